@@ -1,0 +1,388 @@
+package events
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"unsafe"
+)
+
+// The stored form is a version byte and tagged fields, in the way of Protocol
+// Buffers: a tag is number<<3 | wire type, zero values are left out, a field
+// that the reader does not know is skipped. Numbers are never reused. The
+// payload is one such field, framed, its type stored by name before it.
+const formVersion = 1
+
+// Field numbers of the envelope. 1 to 15 have tags of one byte.
+const (
+	envID           = 1
+	envType         = 2
+	envVersion      = 3
+	envDomain       = 4
+	envAccount      = 5
+	envCall         = 6
+	envLeg          = 7
+	envConversation = 8
+	envOccurredAt   = 9
+	envTimeSource   = 10
+	envRecordedAt   = 11
+	envOrigin       = 12
+	envPayload      = 13
+	envAdapter      = 14
+	envConnection   = 15
+	envPath         = 16
+	envSwitch       = 17
+	envCore         = 18
+	envSequence     = 19
+)
+
+// AppendBinary appends the stored form of e, without its position, to b. It
+// returns an error matching [ErrUnregistered] when e has no payload or one of an
+// unregistered Go type; b is then returned as it was.
+func AppendBinary(b []byte, e *Event) ([]byte, error) {
+	unknown, _ := e.Payload.(*Unknown)
+	p := plansByGoType[reflect.TypeOf(e.Payload)]
+	if p == nil && (unknown == nil || unknown.Name == "") {
+		return b, fmt.Errorf("%w: %T", ErrUnregistered, e.Payload)
+	}
+	var ptr unsafe.Pointer
+	if p != nil {
+		if ptr = reflect.ValueOf(e.Payload).UnsafePointer(); ptr == nil {
+			return b, fmt.Errorf("%w: nil %T", ErrUnregistered, e.Payload)
+		}
+	}
+
+	b = append(b, formVersion)
+	b = appendString(b, envID, e.ID)
+	b = appendString(b, envType, string(e.Type()))
+	b = appendInt(b, envVersion, int64(e.Version))
+	b = appendString(b, envDomain, e.Domain)
+	b = appendString(b, envAccount, e.Account)
+	b = appendString(b, envCall, e.Call)
+	b = appendString(b, envLeg, e.Leg)
+	b = appendString(b, envConversation, e.Conversation)
+	b = appendInt(b, envOccurredAt, int64(e.OccurredAt))
+	b = appendUint(b, envTimeSource, uint64(e.TimeSource))
+	b = appendInt(b, envRecordedAt, int64(e.RecordedAt))
+	b = appendUint(b, envOrigin, uint64(e.Origin))
+	b = appendSource(b, &e.Source)
+
+	if p == nil {
+		return appendBytes(b, envPayload, unknown.Raw), nil
+	}
+	return p.appendFramed(b, envPayload, ptr), nil
+}
+
+// DecodeBinary reads what [AppendBinary] wrote. The event shares no memory with
+// b, but its strings share one block among them: keeping one keeps them all.
+//
+// A payload whose type is not registered, or is in a later version than this
+// one knows, becomes an [*Unknown] that encodes to the same bytes. Every error
+// matches [ErrCorrupt] or [ErrVersion].
+func DecodeBinary(b []byte) (Event, error) {
+	var e Event
+	var typ string
+	var payload reader
+	r, err := newReader(b)
+	if err != nil {
+		return Event{}, err
+	}
+	for r.more() {
+		f := r.field()
+		switch f.number {
+		case envID:
+			e.ID = r.string(f)
+		case envType:
+			typ = r.string(f)
+		case envVersion:
+			e.Version = int(r.int(f, 64))
+		case envDomain:
+			e.Domain = r.string(f)
+		case envAccount:
+			e.Account = r.string(f)
+		case envCall:
+			e.Call = r.string(f)
+		case envLeg:
+			e.Leg = r.string(f)
+		case envConversation:
+			e.Conversation = r.string(f)
+		case envOccurredAt:
+			e.OccurredAt = Time(r.int(f, 64))
+		case envTimeSource:
+			e.TimeSource = TimeSource(r.uint(f, 8))
+		case envRecordedAt:
+			e.RecordedAt = Time(r.int(f, 64))
+		case envOrigin:
+			e.Origin = Origin(r.uint(f, 8))
+		case envPayload:
+			payload = r.sub(f)
+		default:
+			r.source(f, &e.Source)
+		}
+	}
+	if r.bad {
+		return Event{}, fmt.Errorf("%w event at byte %d", ErrCorrupt, r.off)
+	}
+	if typ == "" {
+		return Event{}, fmt.Errorf("%w event: no type", ErrCorrupt)
+	}
+	p := plansByType[Type(typ)]
+	if p == nil || e.Version > p.version {
+		e.Payload = &Unknown{Name: Type(typ), Raw: payload.copy()}
+		return e, nil
+	}
+	v := p.new()
+	p.decode(&payload, reflect.ValueOf(v).UnsafePointer())
+	if payload.bad {
+		return Event{}, fmt.Errorf("%w %s at byte %d of its payload", ErrCorrupt, typ, payload.off)
+	}
+	e.Payload = v
+	return e, nil
+}
+
+// Field numbers of a quarantined frame; its source has the envelope's.
+const (
+	quaReceivedAt = 1
+	quaReason     = 2
+	quaDetail     = 3
+	quaFrame      = 4
+)
+
+// AppendQuarantined appends the stored form of q, without its number, to b.
+func AppendQuarantined(b []byte, q *Quarantined) []byte {
+	b = append(b, formVersion)
+	b = appendInt(b, quaReceivedAt, int64(q.ReceivedAt))
+	b = appendString(b, quaReason, q.Reason)
+	b = appendString(b, quaDetail, q.Detail)
+	b = appendBytes(b, quaFrame, q.Frame)
+	return appendSource(b, &q.Source)
+}
+
+// DecodeQuarantined reads what [AppendQuarantined] wrote, sharing no memory with
+// b. Every error matches [ErrCorrupt] or [ErrVersion].
+func DecodeQuarantined(b []byte) (Quarantined, error) {
+	var q Quarantined
+	r, err := newReader(b)
+	if err != nil {
+		return Quarantined{}, err
+	}
+	for r.more() {
+		f := r.field()
+		switch f.number {
+		case quaReceivedAt:
+			q.ReceivedAt = Time(r.int(f, 64))
+		case quaReason:
+			q.Reason = r.string(f)
+		case quaDetail:
+			q.Detail = r.string(f)
+		case quaFrame:
+			frame := r.sub(f)
+			q.Frame = frame.copy()
+		default:
+			r.source(f, &q.Source)
+		}
+	}
+	if r.bad {
+		return Quarantined{}, fmt.Errorf("%w quarantined frame at byte %d", ErrCorrupt, r.off)
+	}
+	return q, nil
+}
+
+func appendSource(b []byte, s *Source) []byte {
+	b = appendString(b, envAdapter, s.Adapter)
+	b = appendString(b, envConnection, s.Connection)
+	b = appendString(b, envPath, s.Path)
+	b = appendString(b, envSwitch, s.Switch)
+	b = appendString(b, envCore, s.Core)
+	return appendUint(b, envSequence, s.Sequence)
+}
+
+func (r *reader) source(f field, s *Source) {
+	switch f.number {
+	case envAdapter:
+		s.Adapter = r.string(f)
+	case envConnection:
+		s.Connection = r.string(f)
+	case envPath:
+		s.Path = r.string(f)
+	case envSwitch:
+		s.Switch = r.string(f)
+	case envCore:
+		s.Core = r.string(f)
+	case envSequence:
+		s.Sequence = r.uint(f, 64)
+	default:
+		r.skip(f)
+	}
+}
+
+// plan says how one Go struct is written: made once by reflection, then walked
+// with plain pointer arithmetic.
+type plan struct {
+	fields  []planField // ascending numbers
+	byTag   []uint8     // number → index into fields plus 1; 0 for no field
+	version int
+	new     func() Payload
+}
+
+type planField struct {
+	number uint32
+	kind   fieldKind
+	bits   uint8
+	offset uintptr
+	sub    *plan // of kindStruct
+}
+
+type fieldKind uint8
+
+const (
+	kindString fieldKind = iota + 1
+	kindBool
+	kindInt
+	kindUint
+	kindFloat
+	kindStrings
+	kindStruct
+)
+
+func (p *plan) append(b []byte, ptr unsafe.Pointer) []byte {
+	for i := range p.fields {
+		f := &p.fields[i]
+		at := unsafe.Add(ptr, f.offset)
+		switch f.kind {
+		case kindString:
+			b = appendString(b, f.number, *(*string)(at))
+		case kindBool:
+			if *(*bool)(at) {
+				b = append(appendTag(b, f.number, wireVarint), 1)
+			}
+		case kindInt:
+			b = appendInt(b, f.number, loadInt(at, f.bits))
+		case kindUint:
+			b = appendUint(b, f.number, loadUint(at, f.bits))
+		case kindFloat:
+			b = appendFloat(b, f.number, *(*float64)(at))
+		case kindStrings:
+			for _, s := range *(*[]string)(at) {
+				b = appendUvarint(appendTag(b, f.number, wireBytes), uint64(len(s)))
+				b = append(b, s...)
+			}
+		case kindStruct:
+			b = f.sub.appendFramed(b, f.number, at)
+		}
+	}
+	return b
+}
+
+// appendFramed appends a struct as one field with its length, nothing if all its
+// fields are zero.
+func (p *plan) appendFramed(b []byte, number uint32, ptr unsafe.Pointer) []byte {
+	start := len(b)
+	b = append(appendTag(b, number, wireBytes), 0)
+	body := len(b)
+	b = p.append(b, ptr)
+	n := len(b) - body
+	switch {
+	case n == 0:
+		return b[:start]
+	case n < 0x80:
+		b[body-1] = byte(n)
+		return b
+	}
+	// The length needs more than the byte kept for it: move the body up.
+	var length [10]byte
+	l := appendUvarint(length[:0], uint64(n))
+	b = append(b, l[1:]...)
+	copy(b[body-1+len(l):], b[body:body+n])
+	copy(b[body-1:], l)
+	return b
+}
+
+func (p *plan) decode(r *reader, ptr unsafe.Pointer) {
+	for r.more() {
+		wf := r.field()
+		if wf.number >= uint32(len(p.byTag)) || p.byTag[wf.number] == 0 {
+			r.skip(wf)
+			continue
+		}
+		f := &p.fields[p.byTag[wf.number]-1]
+		at := unsafe.Add(ptr, f.offset)
+		switch f.kind {
+		case kindString:
+			*(*string)(at) = r.string(wf)
+		case kindBool:
+			*(*bool)(at) = r.uint(wf, 1) == 1
+		case kindInt:
+			storeInt(at, f.bits, r.int(wf, f.bits))
+		case kindUint:
+			storeUint(at, f.bits, r.uint(wf, f.bits))
+		case kindFloat:
+			*(*float64)(at) = r.float(wf)
+		case kindStrings:
+			list := (*[]string)(at)
+			*list = append(*list, r.string(wf))
+		case kindStruct:
+			sub := r.sub(wf)
+			f.sub.decode(&sub, at)
+			r.bad = r.bad || sub.bad
+		}
+	}
+}
+
+func loadInt(at unsafe.Pointer, bits uint8) int64 {
+	switch bits {
+	case 8:
+		return int64(*(*int8)(at))
+	case 16:
+		return int64(*(*int16)(at))
+	case 32:
+		return int64(*(*int32)(at))
+	}
+	return *(*int64)(at)
+}
+
+func storeInt(at unsafe.Pointer, bits uint8, v int64) {
+	switch bits {
+	case 8:
+		*(*int8)(at) = int8(v)
+	case 16:
+		*(*int16)(at) = int16(v)
+	case 32:
+		*(*int32)(at) = int32(v)
+	default:
+		*(*int64)(at) = v
+	}
+}
+
+func loadUint(at unsafe.Pointer, bits uint8) uint64 {
+	switch bits {
+	case 8:
+		return uint64(*(*uint8)(at))
+	case 16:
+		return uint64(*(*uint16)(at))
+	case 32:
+		return uint64(*(*uint32)(at))
+	}
+	return *(*uint64)(at)
+}
+
+func storeUint(at unsafe.Pointer, bits uint8, v uint64) {
+	switch bits {
+	case 8:
+		*(*uint8)(at) = uint8(v)
+	case 16:
+		*(*uint16)(at) = uint16(v)
+	case 32:
+		*(*uint32)(at) = uint32(v)
+	default:
+		*(*uint64)(at) = v
+	}
+}
+
+func appendFloat(b []byte, number uint32, v float64) []byte {
+	bits := math.Float64bits(v)
+	if bits == 0 {
+		return b
+	}
+	return appendFixed64(appendTag(b, number, wireFixed64), bits)
+}
