@@ -1,0 +1,299 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/store"
+)
+
+// chunk is how many records one reading transaction takes. Readers' functions
+// run outside of transactions: an open one keeps the writer from growing the
+// map of the file, and such a function may well append.
+const chunk = 256
+
+// Read implements [store.Store].
+func (s *Store) Read(ctx context.Context, from uint64, fn func(*events.Event) error) error {
+	if err := s.gate.Enter(); err != nil {
+		return err
+	}
+	defer s.gate.Leave()
+	from = max(from, 1)
+	last := s.Last()
+	var evs []events.Event
+	for from <= last {
+		n := min(last-from+1, chunk)
+		evs = make([]events.Event, 0, n) // the reader keeps the last ones
+		err := s.guardedView(func(tx *bbolt.Tx) error {
+			c := tx.Bucket(bucketEvents).Cursor()
+			k, v := c.Seek(u64(from))
+			for pos := from; pos < from+n; pos++ {
+				e, err := parseEvent(pos, k, v)
+				if err != nil {
+					return err
+				}
+				evs = append(evs, e)
+				k, v = c.Next()
+			}
+			return nil
+		})
+		if err := each(ctx, evs, fn); err != nil {
+			return err
+		}
+		if err != nil { // after the events before the damage
+			return err
+		}
+		from += n
+	}
+	return nil
+}
+
+// ReadCall implements [store.Store].
+func (s *Store) ReadCall(ctx context.Context, key events.CallKey, fn func(*events.Event) error) error {
+	if err := s.gate.Enter(); err != nil {
+		return err
+	}
+	defer s.gate.Leave()
+	if key.IsZero() {
+		return nil
+	}
+	last, from := s.Last(), uint64(0)
+	for {
+		var evs []events.Event
+		err := s.guardedView(func(tx *bbolt.Tx) error {
+			number, first, err := findCall(tx, key)
+			if err != nil || number == 0 {
+				return err
+			}
+			c, log := tx.Bucket(bucketIndex).Cursor(), tx.Bucket(bucketEvents).Cursor()
+			k, _ := c.Seek(indexKey(number, max(from, first)))
+			for ; len(evs) < chunk; k, _ = c.Next() {
+				n, pos, err := parseIndexKey(k)
+				if err != nil || n != number || pos > last {
+					return err
+				}
+				ek, v := log.Seek(k[8:])
+				e, err := parseEvent(pos, ek, v)
+				if err != nil {
+					return err
+				}
+				evs = append(evs, e)
+			}
+			return nil
+		})
+		if err := each(ctx, evs, fn); err != nil {
+			return err
+		}
+		if err != nil || len(evs) < chunk {
+			return err
+		}
+		from = evs[len(evs)-1].Position + 1
+	}
+}
+
+// HasCall implements [store.Store].
+func (s *Store) HasCall(key events.CallKey) (found bool, err error) {
+	if err := s.gate.Enter(); err != nil {
+		return false, err
+	}
+	defer s.gate.Leave()
+	if key.IsZero() {
+		return false, nil
+	}
+	err = s.guardedView(func(tx *bbolt.Tx) error {
+		number, _, err := findCall(tx, key)
+		found = number != 0
+		return err
+	})
+	return found, err
+}
+
+// Calls implements [store.Store].
+func (s *Store) Calls(ctx context.Context, account string, fn func(key events.CallKey, first, last uint64) error) error {
+	if err := s.gate.Enter(); err != nil {
+		return err
+	}
+	defer s.gate.Leave()
+	type call struct {
+		key         events.CallKey
+		first, last uint64
+	}
+	var prefix []byte
+	if account != "" {
+		prefix = appendAccountKey(nil, account)
+	}
+	seek := bytes.Clone(prefix)
+	for {
+		calls, more := make([]call, 0, chunk), true
+		err := s.guardedView(func(tx *bbolt.Tx) error {
+			index := tx.Bucket(bucketIndex).Cursor()
+			c := tx.Bucket(bucketCalls).Cursor()
+			k, v := c.Seek(seek)
+			for ; len(calls) < chunk; k, v = c.Next() {
+				if k == nil || !bytes.HasPrefix(k, prefix) {
+					more = false
+					return nil
+				}
+				key, err := parseCallKey(k)
+				if err != nil {
+					return err
+				}
+				number, first, err := parseCall(v)
+				if err != nil {
+					return err
+				}
+				last, err := lastOf(index, number)
+				if err != nil {
+					return err
+				}
+				calls = append(calls, call{key, first, last})
+			}
+			seek = append(seek[:0], k...)
+			more = k != nil
+			return nil
+		})
+		for _, c := range calls {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if err := fn(c.key, c.first, c.last); err != nil {
+				return err
+			}
+		}
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// Quarantine implements [store.Store].
+func (s *Store) Quarantine(ctx context.Context, from uint64, fn func(*events.Quarantined) error) error {
+	if err := s.gate.Enter(); err != nil {
+		return err
+	}
+	defer s.gate.Leave()
+	from = max(from, 1)
+	var last uint64
+	err := s.guardedView(func(tx *bbolt.Tx) error {
+		last = tx.Bucket(bucketQuarantine).Sequence()
+		return nil
+	})
+	for ; err == nil && from <= last; from++ {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		// One at a time: a frame may be megabytes, and this is no hot path.
+		var q events.Quarantined
+		err = s.guardedView(func(tx *bbolt.Tx) error {
+			key := u64(from)
+			body, err := parseRecord(key, key, tx.Bucket(bucketQuarantine).Get(key))
+			if err != nil {
+				return fmt.Errorf("quarantined frame %d: %w", from, err)
+			}
+			if q, err = events.DecodeQuarantined(body); err != nil {
+				return fmt.Errorf("%w: quarantined frame %d: %w", store.ErrDamaged, from, err)
+			}
+			q.Number = from
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if err := fn(&q); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func each(ctx context.Context, evs []events.Event, fn func(*events.Event) error) error {
+	for i := range evs {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := fn(&evs[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// findCall returns a number of 0 for a call that the log does not hold.
+func findCall(tx *bbolt.Tx, key events.CallKey) (number, first uint64, err error) {
+	k := appendCallKey(nil, key)
+	if len(k) > bbolt.MaxKeySize {
+		return 0, 0, nil
+	}
+	v := tx.Bucket(bucketCalls).Get(k)
+	if v == nil {
+		return 0, 0, nil
+	}
+	return parseCall(v)
+}
+
+func parseCall(v []byte) (number, first uint64, err error) {
+	if len(v) != 16 {
+		return 0, 0, fmt.Errorf("%w: call entry of %d bytes", store.ErrDamaged, len(v))
+	}
+	return binary.BigEndian.Uint64(v), binary.BigEndian.Uint64(v[8:]), nil
+}
+
+func indexKey(number, position uint64) []byte {
+	return binary.BigEndian.AppendUint64(u64(number), position)
+}
+
+// parseIndexKey returns 0 for the end of the index.
+func parseIndexKey(k []byte) (number, position uint64, err error) {
+	if k == nil {
+		return 0, 0, nil
+	}
+	if len(k) != 16 {
+		return 0, 0, fmt.Errorf("%w: index entry of %d bytes", store.ErrDamaged, len(k))
+	}
+	return binary.BigEndian.Uint64(k), binary.BigEndian.Uint64(k[8:]), nil
+}
+
+// lastOf returns the position of a call's newest event.
+func lastOf(index *bbolt.Cursor, number uint64) (uint64, error) {
+	k, _ := index.Seek(indexKey(number, math.MaxUint64))
+	if k == nil {
+		k, _ = index.Last()
+	} else {
+		k, _ = index.Prev()
+	}
+	n, position, err := parseIndexKey(k)
+	if err == nil && n != number {
+		err = fmt.Errorf("%w: call number %d has no event", store.ErrDamaged, number)
+	}
+	return position, err
+}
+
+func parseEvent(position uint64, k, v []byte) (events.Event, error) {
+	body, err := parseRecord(u64(position), k, v)
+	if err != nil {
+		return events.Event{}, fmt.Errorf("event %d: %w", position, err)
+	}
+	e, err := events.DecodeBinary(body)
+	if err != nil {
+		return events.Event{}, fmt.Errorf("%w: event %d: %w", store.ErrDamaged, position, err)
+	}
+	e.Position = position
+	return e, nil
+}
+
+// parseRecord checks that the record found is the one wanted and unharmed.
+func parseRecord(want, k, v []byte) ([]byte, error) {
+	if !bytes.Equal(want, k) || v == nil {
+		return nil, fmt.Errorf("%w: record is missing", store.ErrDamaged)
+	}
+	if len(v) < 4 || binary.BigEndian.Uint32(v) != checksum(k, v[4:]) {
+		return nil, fmt.Errorf("%w: checksum differs", store.ErrDamaged)
+	}
+	return v[4:], nil
+}
