@@ -1,0 +1,460 @@
+package engine
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/events/cti"
+)
+
+// Rules are what correlation is told by the configuration. They shape events,
+// never the fold: what they decided is in the log.
+type Rules struct {
+	// Domains are those whose accounts are agents. A link adds its own when it is
+	// connected. AllDomains makes every presence id with an @ an account's.
+	Domains    []string
+	AllDomains bool
+	// Answerable says whether an account can be offered CAN_ANSWER: it has a web
+	// phone, or its phone answers on the auto-answer header. Nil means every one.
+	Answerable func(account string) bool
+	// RejectSecond marks an inbound call that begins while another is up as
+	// refused (policy reject-second-call, quirk Q8).
+	RejectSecond bool
+}
+
+// How long correlation waits and remembers, by the clock of arrival.
+const (
+	// waitForLeg is how long a frame without variables waits for one that has them.
+	waitForLeg = 2 * time.Second
+	// keepLeg is how long an ended leg is remembered, so that its late frames are
+	// known for what they are (client quirk 35: a missing DESTROY must not keep it
+	// for ever).
+	keepLeg = time.Minute
+	// maxWaiting bounds the frames that wait for one leg; the oldest are given up.
+	maxWaiting = 64
+)
+
+// disposition is what became of a frame (I2).
+type disposition uint8
+
+const (
+	dispNone disposition = iota // no frame
+	dispRecorded
+	dispNoOp
+	dispDuplicate
+	dispQuarantined
+	dispWaiting // counted when its leg is known
+)
+
+// correlator decides what observations mean: to which call, leg and conversation
+// they belong, and which facts they are. It is the one place where legs of
+// different accounts meet, and runs before the append, on one goroutine.
+//
+// It decides on its state and changes its state only by the events that it
+// emits (evolve), so that the log alone rebuilds it.
+type correlator struct {
+	rules   Rules
+	hasCall func(events.CallKey) (bool, error)
+
+	domains  map[string]bool
+	legs     map[string]*leg
+	calls    map[events.CallKey]*callRef
+	accounts map[string]*agent
+	convs    map[string]*conversation
+	cores    map[string]*core // by switch
+	waiting  map[string]*waitingLeg
+	awaited  map[string]string // legs not seen yet that were bridged, and with whom
+	gone     []*leg            // ended, oldest first
+	now      events.Time
+	frames   events.FrameCounts
+
+	// The frame under way.
+	in  *Input
+	at  events.Time
+	src events.TimeSource
+	n   int // events of the frame so far
+	out []events.Event
+	err error // a failed look-up of the log
+}
+
+// leg is one channel of the switch.
+type leg struct {
+	id       string
+	call     *callRef // nil for a trunk
+	conv     *conversation
+	core     string
+	sw       string
+	otherLeg string // who placed it
+	partner  string // bridged with
+	last     string // bridged with before
+	awaits   string // bridged with, though not seen yet
+	channel  string
+	session  string // of the web phone
+	stamp    string // of the last transfer seen
+	hangup   events.Hangup
+	seen     seqWindow
+	endedAt  events.Time // by the switch's clock
+	goneAt   events.Time // by ours
+	answered, held, ended, parked,
+	conference, recording, detailed, onServer bool
+}
+
+// callRef is what correlation knows of a call.
+type callRef struct {
+	key         events.CallKey
+	direction   events.Direction
+	callback    bool
+	ended       bool
+	parties     events.Parties
+	parent      string // call id of the call that this one consults for
+	aliases     []string
+	legs        []*leg
+	transferred string // result of the last transfer seen
+}
+
+// agent is what correlation knows of an account.
+type agent struct {
+	presence            presence
+	connection          string // that said it is online
+	state, status, note string
+	queue               string
+	calls               []*callRef // live ones
+}
+
+type conversation struct {
+	id    string
+	ids   []string      // its own and those merged into it
+	into  *conversation // that it was merged into
+	since events.Time
+	legs  int // of it and those merged into it
+}
+
+// core is one run of a switch.
+type core struct {
+	id       string
+	former   []string // its predecessors; their stragglers close nothing
+	lastSeen events.Time
+}
+
+type waitingLeg struct {
+	since  events.Time
+	inputs []Input
+}
+
+func newCorrelator(rules Rules, hasCall func(events.CallKey) (bool, error)) *correlator {
+	k := &correlator{
+		rules: rules, hasCall: hasCall,
+		domains:  map[string]bool{},
+		legs:     map[string]*leg{},
+		calls:    map[events.CallKey]*callRef{},
+		accounts: map[string]*agent{},
+		convs:    map[string]*conversation{},
+		cores:    map[string]*core{},
+		waiting:  map[string]*waitingLeg{},
+		awaited:  map[string]string{},
+	}
+	for _, d := range rules.Domains {
+		k.domains[d] = true
+	}
+	return k
+}
+
+// observe decides what a frame means. The events are valid until the next call.
+// An error is a failure of the log, after which the correlator must not be used.
+func (k *correlator) observe(in *Input) ([]events.Event, error) {
+	k.out, k.err = k.out[:0], nil
+	if in.ReceivedAt > k.now {
+		k.now = in.ReceivedAt
+	}
+	if !in.Unframed {
+		k.frames.Received++
+	}
+	k.count(in, k.decide(in))
+	return k.out, k.err
+}
+
+// tick lets time pass: legs that waited long enough are decided by what is
+// known, and ended ones are forgotten.
+func (k *correlator) tick(now events.Time) ([]events.Event, error) {
+	k.out, k.err = k.out[:0], nil
+	if now > k.now {
+		k.now = now
+	}
+	k.expire(k.now.Add(-waitForLeg))
+	k.forget()
+	return k.out, k.err
+}
+
+// finish decides all that still waits, at the end of the input.
+func (k *correlator) finish() ([]events.Event, error) {
+	k.out, k.err = k.out[:0], nil
+	k.expire(k.now + 1)
+	return k.out, k.err
+}
+
+func (k *correlator) count(in *Input, d disposition) {
+	if in.Unframed {
+		return
+	}
+	switch d {
+	case dispRecorded:
+		k.frames.Recorded++
+	case dispDuplicate:
+		k.frames.Duplicates++
+	case dispQuarantined:
+		k.frames.Quarantined++
+	case dispNoOp, dispNone:
+		k.frames.NoOps++
+	case dispWaiting:
+	}
+}
+
+// decide handles one input, now or when its leg became known.
+func (k *correlator) decide(in *Input) disposition {
+	k.in, k.n = in, 0
+	k.at, k.src = in.ReceivedAt, events.TimeOfArrival
+	before := len(k.out)
+	d := dispNoOp
+	k.observeCore()
+	switch {
+	case in.Quarantine != nil:
+		d = dispQuarantined
+	case in.Leg != nil:
+		if in.Leg.At != 0 {
+			k.at, k.src = in.Leg.At, in.Leg.Clock
+		}
+		d = k.observeLeg(in.Leg)
+	case in.Link != nil:
+		k.observeLink(in.Link)
+	}
+	for i := range in.Agents {
+		k.observeAgent(&in.Agents[i])
+	}
+	in.recorded = in.recorded || len(k.out) > before
+	if in.recorded && d != dispWaiting && d != dispQuarantined {
+		return dispRecorded
+	}
+	return d
+}
+
+// emit appends an event of the frame under way and lets it change the state.
+// The id is the frame's with the event's number in it, so that the same frame
+// gives the same ids.
+func (k *correlator) emit(key events.CallKey, legID, conv string, p events.Payload) *events.Event {
+	domain := ""
+	if key.Account != "" {
+		_, domain = splitAccount(key.Account)
+	}
+	k.out = append(k.out, events.Event{
+		ID: k.frameID(), Version: 1,
+		Domain: domain, Account: key.Account, Call: key.Call, Leg: legID, Conversation: conv,
+		OccurredAt: k.at, TimeSource: k.src, RecordedAt: k.in.ReceivedAt,
+		Origin: k.in.Origin, Source: k.in.Source, Payload: p,
+	})
+	k.n++
+	ev := &k.out[len(k.out)-1]
+	k.evolve(ev)
+	return ev
+}
+
+func (k *correlator) frameID() string {
+	s := &k.in.Source
+	from := s.Core
+	if from == "" {
+		from = s.Connection
+	}
+	return fmt.Sprintf("%s:%d:%d", from, s.Sequence, k.n)
+}
+
+// emitCall emits a fact about a leg of a call.
+func (k *correlator) emitCall(l *leg, p events.Payload) *events.Event {
+	return k.emit(l.call.key, l.id, l.conv.root().id, p)
+}
+
+// emitLeg emits a fact about a trunk.
+func (k *correlator) emitLeg(l *leg, p events.Payload) *events.Event {
+	return k.emit(events.CallKey{}, l.id, l.conv.root().id, p)
+}
+
+// observeAgent records what is new of an account.
+func (k *correlator) observeAgent(o *AgentObservation) {
+	if o.Account == "" {
+		return
+	}
+	if o.At != 0 {
+		k.at, k.src = o.At, o.Clock
+	}
+	a := k.agent(o.Account)
+	key := events.CallKey{Account: o.Account}
+	same := a.state == o.State && a.status == o.Status && a.note == o.Note
+	switch o.Kind {
+	case AgentOnline:
+		a.connection = k.in.Source.Connection
+		if a.presence != presenceYes || o.State != "" && !same {
+			k.emit(key, "", "", &events.AgentOnline{State: o.State, Status: o.Status, Note: o.Note})
+		}
+	case AgentOffline:
+		if a.presence != presenceNo {
+			k.emit(key, "", "", &events.AgentOffline{Reason: cmp.Or(o.Reason, "Offline")})
+		}
+	case AgentStatus:
+		if !same || a.queue != o.Queue {
+			k.emit(key, "", "", &events.AgentStateChanged{State: o.State, Status: o.Status, Note: o.Note, Queue: o.Queue})
+		}
+	}
+}
+
+// observeLink records that an adapter's connection came or went. What the agents
+// of a lost connection do is not known any more: they are offline, as in the
+// reference.
+func (k *correlator) observeLink(o *LinkObservation) {
+	if o.At != 0 {
+		k.at = o.At
+	}
+	conn := k.in.Source.Connection
+	var gone []string
+	for name, a := range k.accounts {
+		_, domain := splitAccount(name)
+		switch {
+		case a.presence != presenceYes:
+		case o.Kind == LinkDown && a.connection == conn, o.Kind == LinkUp && a.connection != conn && domain == o.Domain && o.Mode == "domain":
+			gone = append(gone, name)
+		}
+	}
+	slices.Sort(gone)
+	if o.Kind == LinkUp {
+		ev := k.emit(events.CallKey{}, "", "", &events.LinkConnected{Login: o.Login, Mode: o.Mode, Accounts: o.Accounts})
+		ev.Domain = o.Domain
+		k.domains[o.Domain] = true
+	}
+	for _, name := range gone {
+		k.emit(events.CallKey{Account: name}, "", "", &events.AgentOffline{Reason: linkLost})
+	}
+	if o.Kind == LinkDown {
+		ev := k.emit(events.CallKey{}, "", "", &events.LinkDisconnected{Reason: o.Reason})
+		ev.Domain = o.Domain
+	}
+}
+
+func (k *correlator) agent(account string) *agent {
+	a := k.accounts[account]
+	if a == nil {
+		a = &agent{}
+		k.accounts[account] = a
+	}
+	return a
+}
+
+// accountOf returns the account that a presence id names, "" if it is a trunk's:
+// a caller at a carrier is no agent.
+func (k *correlator) accountOf(presence string) string {
+	number, domain := splitAccount(presence)
+	if number == "" || domain == "" || !k.rules.AllDomains && !k.domains[domain] {
+		return ""
+	}
+	return presence
+}
+
+// expire decides the legs that have waited since before deadline.
+func (k *correlator) expire(deadline events.Time) {
+	var due []string
+	for id, w := range k.waiting {
+		if w.since < deadline {
+			due = append(due, id)
+		}
+	}
+	slices.SortFunc(due, func(a, b string) int {
+		return cmp.Or(cmp.Compare(k.waiting[a].since, k.waiting[b].since), cmp.Compare(a, b))
+	})
+	for _, id := range due {
+		k.settle(id, k.accountOfWaiting(id))
+	}
+}
+
+// accountOfWaiting returns the index of the first waiting frame that names an
+// account, -1 if none does.
+func (k *correlator) accountOfWaiting(id string) int {
+	return slices.IndexFunc(k.waiting[id].inputs, func(in Input) bool { return k.accountOf(in.Leg.Presence) != "" })
+}
+
+// settle hands the frames that waited for a leg on. Where none of them can tell
+// the call id for certain, the latest Channel-Call-UUID decides; begin is the
+// frame that the leg begins with, -1 if it is known by now or never was an
+// account's.
+func (k *correlator) settle(id string, begin int) {
+	w := k.waiting[id]
+	delete(k.waiting, id)
+	for i := range w.inputs {
+		in := &w.inputs[i]
+		k.in, k.n = in, 0
+		if i == begin && k.legs[id] == nil {
+			last := w.inputs[len(w.inputs)-1].Leg
+			in.Leg.ChannelCall, in.Leg.Vars = last.ChannelCall, true
+			for j := range w.inputs {
+				in.Leg.Profiled = in.Leg.Profiled || w.inputs[j].Leg.Profiled
+			}
+		}
+		if k.legs[id] == nil && !in.Leg.Vars {
+			k.count(in, dispNoOp)
+			continue
+		}
+		k.count(in, k.decide(in))
+	}
+}
+
+// forget drops legs that ended long ago, with their calls and conversations.
+func (k *correlator) forget() {
+	deadline := k.now.Add(-keepLeg)
+	for len(k.gone) > 0 && k.gone[0].goneAt < deadline {
+		l := k.gone[0]
+		k.gone = k.gone[1:]
+		if !l.ended {
+			continue // reinstated
+		}
+		delete(k.legs, l.id)
+		if l.conv.legs--; l.conv.legs == 0 {
+			for _, id := range l.conv.root().ids {
+				delete(k.convs, id)
+			}
+		}
+		if c := l.call; c != nil {
+			c.legs = slices.DeleteFunc(c.legs, func(x *leg) bool { return x == l })
+			if len(c.legs) == 0 && c.ended {
+				delete(k.calls, c.key)
+			}
+		}
+	}
+}
+
+// splitAccount splits number@domain.
+func splitAccount(s string) (number, domain string) { return cti.SplitAccount(s) }
+
+// seqWindow knows the last 256 sequence numbers of one leg within one core.
+type seqWindow struct {
+	base uint64
+	seqs []uint32 // relative to base, oldest first
+}
+
+const seqWindowSize = 256
+
+func (w *seqWindow) has(seq uint64) bool {
+	if len(w.seqs) == 0 {
+		return false
+	}
+	d := seq - w.base
+	return d <= 1<<32-1 && slices.Contains(w.seqs, uint32(d))
+}
+
+func (w *seqWindow) add(seq uint64) {
+	if len(w.seqs) == 0 {
+		w.base = seq - min(seq, 1<<16) // frames may come back out of order
+	}
+	if len(w.seqs) == seqWindowSize {
+		copy(w.seqs, w.seqs[1:])
+		w.seqs = w.seqs[:seqWindowSize-1]
+	}
+	w.seqs = append(w.seqs, uint32(seq-w.base))
+}

@@ -1,0 +1,196 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/callstate/callstate/events"
+)
+
+// Config shapes an engine. The zero value is usable.
+type Config struct {
+	Rules    Rules
+	Policies Policies
+	// Shards is how many goroutines fold, each owning the accounts that hash to
+	// it. Zero means one a processor, at most four.
+	Shards int
+	// Checkpoint names the bus in the log's checkpoints. Empty means "nats".
+	Checkpoint string
+	// Drain is how long a stopping engine waits for the bus to confirm what was
+	// published. Zero means five seconds; what is not confirmed by then is
+	// published again at the next start.
+	Drain time.Duration
+	// Logger gets the engine's diary. Nil means none.
+	Logger *slog.Logger
+	// Now is the clock of recording. Nil means the machine's.
+	Now func() time.Time
+}
+
+// ErrStopped is returned to those who submit to an engine that has stopped.
+var ErrStopped = errors.New("engine: stopped")
+
+// Engine is the runtime: it correlates, appends, folds and publishes, in that
+// order for every event.
+//
+// The goroutines are those of ARCHITECTURE.md, section Goroutines; Run starts
+// them and waits for them. Submit, Status and the queries are safe for concurrent
+// use, from before Run on.
+type Engine struct {
+	cfg     Config
+	log     Log
+	bus     Bus
+	command Commander
+	logger  *slog.Logger
+
+	correlator *correlator
+	shards     []*shard
+	outbox     *outbox
+
+	inbox    chan Input
+	stopping chan struct{} // closed when Run leaves: nothing more is taken
+	ready    chan struct{} // closed when the log has been read
+	commands chan Command
+
+	folded   atomic.Uint64 // last position folded
+	appended atomic.Uint64
+	started  time.Time
+
+	mu     sync.Mutex // guards what follows
+	frames events.FrameCounts
+	reason map[string]uint64 // frames quarantined since the start, by reason
+}
+
+const (
+	// inboxSize is how many frames may wait for correlation. When it is full the
+	// adapters wait, and the PBX's socket behind them.
+	inboxSize = 1024
+	// commandsSize is how many commands of policies may wait for the adapter; a
+	// policy's wish is of no use when it is late, so a full queue drops it.
+	commandsSize = 256
+)
+
+// New returns an engine over a log. bus and command may be nil: nothing is
+// published or commanded then.
+func New(log Log, bus Bus, command Commander, cfg Config) *Engine {
+	if cfg.Shards <= 0 {
+		cfg.Shards = defaultShards()
+	}
+	if cfg.Checkpoint == "" {
+		cfg.Checkpoint = "nats"
+	}
+	if cfg.Drain == 0 {
+		cfg.Drain = 5 * time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	cfg.Rules.RejectSecond = cfg.Policies.RejectSecondCall
+	e := &Engine{
+		cfg: cfg, log: log, bus: bus, command: command, logger: cfg.Logger,
+		correlator: newCorrelator(cfg.Rules, log.HasCall),
+		inbox:      make(chan Input, inboxSize),
+		stopping:   make(chan struct{}),
+		ready:      make(chan struct{}),
+		commands:   make(chan Command, commandsSize),
+		started:    cfg.Now(),
+		reason:     map[string]uint64{},
+	}
+	for range cfg.Shards {
+		e.shards = append(e.shards, newShard(log.ID()))
+	}
+	e.outbox = newOutbox(log, bus, cfg.Checkpoint, e.logger)
+	return e
+}
+
+// Submit hands one frame to the engine. It waits while the engine is behind, and
+// returns when the frame is taken; a frame that was taken is disposed of before
+// Run returns.
+func (e *Engine) Submit(ctx context.Context, in Input) error {
+	select {
+	case <-e.stopping:
+		return ErrStopped
+	default:
+	}
+	select {
+	case e.inbox <- in:
+		return nil
+	case <-e.stopping:
+		return ErrStopped
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Ready waits until the engine has read its log and takes frames.
+func (e *Engine) Ready(ctx context.Context) error {
+	select {
+	case <-e.ready:
+		return nil
+	case <-e.stopping:
+		return ErrStopped
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Run reads the log, so that calls that were live are live, publishes what was
+// durable and not yet published, and then works until ctx is done. It drains:
+// frames that were taken are appended, folded and published before it returns.
+// The error is nil after a clean stop. Run must be called once.
+func (e *Engine) Run(ctx context.Context) error {
+	defer close(e.stopping)
+	var owners sync.WaitGroup
+	defer owners.Wait()
+	for _, s := range e.shards {
+		owners.Go(s.run)
+		defer s.stop()
+	}
+	if err := e.recover(ctx); err != nil {
+		return fmt.Errorf("recover: %w", err)
+	}
+	close(e.ready)
+
+	var (
+		batches = make(chan *events.Batch)     // correlated → appended
+		stored  = make(chan []events.Event, 1) // appended → folded; one batch ahead, so that the next sync overlaps the fold
+	)
+	// The stages end one after the other, each when the one before has closed its
+	// channel. None looks at ctx but the first, so that nothing taken is dropped.
+	g, fatal := errgroup.WithContext(context.WithoutCancel(ctx))
+	g.Go(func() error { defer close(batches); return e.ingest(ctx, fatal, batches) })
+	g.Go(func() error { defer close(stored); return e.append(ctx, fatal, batches, stored) })
+	g.Go(func() error {
+		defer e.outbox.finish()
+		defer close(e.commands)
+		return e.foldAll(fatal, stored)
+	})
+	g.Go(func() error { return e.outbox.run(ctx, fatal, e.cfg.Drain) })
+	g.Go(func() error { e.carryOut(ctx, fatal); return nil })
+	return g.Wait()
+}
+
+// carryOut takes the policies' commands to the PBX.
+func (e *Engine) carryOut(ctx, fatal context.Context) {
+	for c := range e.commands {
+		if e.command == nil || ctx.Err() != nil || fatal.Err() != nil {
+			continue
+		}
+		cctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		if err := e.command.Command(cctx, c); err != nil {
+			e.logger.Warn("command of a policy failed", "policy", c.By, "method", c.Method, "call_id", c.Call, "leg_id", c.Leg, "err", err)
+		} else {
+			e.logger.Info("command of a policy", "policy", c.By, "method", c.Method, "call_id", c.Call, "leg_id", c.Leg)
+		}
+		cancel()
+	}
+}

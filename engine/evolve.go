@@ -1,0 +1,255 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/callstate/callstate/events"
+)
+
+// evolve is how an event changes what correlation knows. It is applied to the
+// events that are emitted and, after a restart, to those of the log.
+func (k *correlator) evolve(ev *events.Event) {
+	if ev.RecordedAt > k.now {
+		k.now = ev.RecordedAt
+	}
+	k.evolveCore(&ev.Source, ev.OccurredAt)
+	switch p := ev.Payload.(type) {
+	case *events.CallNew:
+		k.newCall(ev, p)
+		return
+	case *events.CallLegAdded:
+		if c := k.calls[ev.Key()]; c != nil {
+			k.newLeg(ev, c).otherLeg = p.OtherLeg
+		}
+		return
+	case *events.LegNew:
+		k.newLeg(ev, nil).otherLeg = p.OtherLeg
+		return
+	case *events.ConversationMerged:
+		k.mergeInto(p.From, p.Into)
+		return
+	case *events.LegUUIDChanged:
+		k.relabel(k.legs[p.Old], ev.Leg)
+		return
+	case *events.LinkConnected:
+		if ev.Domain != "" {
+			k.domains[ev.Domain] = true
+		}
+		return
+	}
+	if ev.Account != "" && ev.Call == "" {
+		k.evolveAgent(ev)
+		return
+	}
+	if l := k.legs[ev.Leg]; l != nil {
+		k.evolveLeg(l, ev)
+	}
+}
+
+// evolveCore notes which run of a switch the event came from.
+func (k *correlator) evolveCore(s *events.Source, at events.Time) {
+	if s.Core == "" {
+		return
+	}
+	c := k.cores[s.Switch]
+	switch {
+	case c == nil:
+		k.cores[s.Switch] = &core{id: s.Core, lastSeen: at}
+	case c.id == s.Core:
+		c.lastSeen = max(c.lastSeen, at)
+	case !slices.Contains(c.former, s.Core):
+		c.former, c.id = append(c.former, c.id), s.Core
+	}
+}
+
+func (k *correlator) newCall(ev *events.Event, p *events.CallNew) {
+	c := &callRef{
+		key: ev.Key(), direction: p.Direction, callback: p.Callback, parties: p.Parties, parent: p.ParentCall,
+	}
+	k.calls[c.key] = c
+	a := k.agent(ev.Account)
+	a.calls = append(a.calls, c)
+	k.newLeg(ev, c).otherLeg = p.OtherLeg
+}
+
+func (k *correlator) newLeg(ev *events.Event, c *callRef) *leg {
+	l := &leg{id: ev.Leg, call: c, conv: k.conversation(ev.Conversation, ev.OccurredAt)}
+	if s := &ev.Source; s.Core != "" {
+		l.core, l.sw, l.onServer = s.Core, s.Switch, true
+	}
+	l.conv.legs++
+	k.legs[l.id] = l
+	if c != nil {
+		c.legs = append(c.legs, l)
+	}
+	return l
+}
+
+func (k *correlator) evolveAgent(ev *events.Event) {
+	a := k.agent(ev.Account)
+	switch p := ev.Payload.(type) {
+	case *events.AgentOnline:
+		a.presence, a.connection = presenceYes, ev.Source.Connection
+		if p.State != "" {
+			a.state, a.status, a.note = p.State, p.Status, p.Note
+		}
+	case *events.AgentOffline:
+		a.presence, a.connection = presenceNo, ""
+	case *events.AgentStateChanged:
+		a.state, a.status, a.note, a.queue = p.State, p.Status, p.Note, p.Queue
+	}
+}
+
+func (k *correlator) evolveLeg(l *leg, ev *events.Event) {
+	switch p := ev.Payload.(type) {
+	case *events.CallAccepted, *events.LegAnswered:
+		l.answered = true
+	case *events.CallBridged:
+		l.bridgedWith(p.Partner)
+	case *events.LegBridged:
+		l.bridgedWith(p.Partner)
+	case *events.CallUnbridged, *events.LegUnbridged:
+		l.bridgedWith("")
+	case *events.CallHeld, *events.LegHeld:
+		l.held = true
+	case *events.CallUnheld, *events.LegUnheld:
+		l.held = false
+	case *events.CallParked, *events.LegParked:
+		l.parked = true
+	case *events.CallUnparked, *events.LegUnparked:
+		l.parked = false
+	case *events.CallConferenceJoined:
+		l.conference = true
+	case *events.CallConferenceLeft:
+		l.conference = false
+	case *events.CallRecordingStarted:
+		l.recording = true
+	case *events.CallRecordingStopped:
+		l.recording = false
+	case *events.WebRTCSessionNew:
+		l.session = p.Session
+	case *events.WebRTCSessionEnded:
+		l.session = ""
+	case *events.LegHungup:
+		k.legGone(l, p.Hangup, p.EndedAt, ev)
+	case *events.CallLegRemoved:
+		k.legGone(l, p.Hangup, ev.OccurredAt, ev)
+	case *events.CallDetails:
+		l.detailed = true
+	default:
+		k.evolveCall(l, ev)
+	}
+}
+
+func (k *correlator) evolveCall(l *leg, ev *events.Event) {
+	c := l.call
+	if c == nil {
+		return
+	}
+	switch p := ev.Payload.(type) {
+	case *events.CallPartiesChanged:
+		c.parties = p.Parties
+		if p.OtherLeg != "" {
+			l.otherLeg = p.OtherLeg
+		}
+	case *events.CallUUIDChanged:
+		if !slices.Contains(c.aliases, p.Alias) {
+			c.aliases = append(c.aliases, p.Alias)
+		}
+		if p.Reason == aliasLeg {
+			k.relabel(l, p.Alias)
+		}
+	case *events.CallTransferred:
+		c.transferred = p.Result
+	case *events.CallHungup:
+		k.legGone(l, p.Hangup, p.EndedAt, ev)
+		c.ended = true
+		a := k.agent(ev.Account)
+		a.calls = slices.DeleteFunc(a.calls, func(x *callRef) bool { return x == c })
+	case *events.CallReinstated:
+		l.ended, c.ended = false, false
+		a := k.agent(ev.Account)
+		a.calls = append(a.calls, c)
+	}
+}
+
+// bridgedWith sets the partner and remembers the one before.
+func (l *leg) bridgedWith(partner string) {
+	if l.partner != "" && l.partner != partner {
+		l.last = l.partner
+	}
+	l.partner = partner
+}
+
+func (k *correlator) legGone(l *leg, h events.Hangup, at events.Time, ev *events.Event) {
+	l.bridgedWith("")
+	l.ended, l.hangup, l.endedAt, l.goneAt = true, h, firstTime(at, ev.OccurredAt), ev.RecordedAt
+	k.gone = append(k.gone, l)
+}
+
+func (k *correlator) relabel(l *leg, id string) {
+	if l == nil {
+		return
+	}
+	delete(k.legs, l.id)
+	l.id = id
+	k.legs[id] = l
+}
+
+// conversationFor returns the id of the conversation that a Channel-Call-UUID
+// belongs to by now.
+func (k *correlator) conversationFor(id string) string {
+	if c := k.convs[id]; c != nil {
+		return c.id
+	}
+	return id
+}
+
+// conversation returns the conversation with that id, which is made if unknown.
+func (k *correlator) conversation(id string, since events.Time) *conversation {
+	c := k.convs[id]
+	if c == nil {
+		c = &conversation{id: id, ids: []string{id}, since: since}
+		k.convs[id] = c
+	}
+	return c
+}
+
+// merge emits that two conversations are one and returns the one that survives:
+// the older.
+func (k *correlator) merge(a, b string) string {
+	if a == b {
+		return a
+	}
+	from, into := k.conversation(a, k.at), k.conversation(b, k.at)
+	if from == into {
+		return into.id
+	}
+	if from.since < into.since || from.since == into.since && from.id < into.id {
+		from, into = into, from
+	}
+	k.emit(events.CallKey{}, "", into.id, &events.ConversationMerged{From: from.id, Into: into.id})
+	return into.id
+}
+
+func (k *correlator) mergeInto(fromID, intoID string) {
+	from, into := k.conversation(fromID, k.now), k.conversation(intoID, k.now)
+	if from == into {
+		return
+	}
+	into.legs += from.legs
+	into.since = min(into.since, from.since)
+	into.ids = append(into.ids, from.ids...)
+	for _, id := range from.ids {
+		k.convs[id] = into
+	}
+	from.into = into
+}
+
+// root is the conversation that c has become part of.
+func (c *conversation) root() *conversation {
+	for c.into != nil {
+		c = c.into
+	}
+	return c
+}

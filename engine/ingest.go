@@ -1,0 +1,156 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/callstate/callstate/events"
+)
+
+const (
+	// tickEvery is how often correlation lets time pass, totals are stored when
+	// nothing else is, and quarantined frames are spoken of.
+	tickEvery = time.Second
+	// maxBatch bounds the events that gather while an append is under way; when
+	// they are reached, frames wait.
+	maxBatch = 4096
+)
+
+// ingest correlates: the one owner of the correlator. While a batch is being
+// synced the next one gathers, so that the batches are as large as the load
+// makes them and a lone frame waits for nobody.
+func (e *Engine) ingest(ctx, fatal context.Context, batches chan<- *events.Batch) error {
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	k := e.correlator
+	b := &events.Batch{}
+	var counted events.FrameCounts
+	quarantined := map[string]uint64{}
+
+	take := func(in *Input) error {
+		evs, err := k.observe(in)
+		b.Events = append(b.Events, evs...)
+		if q := in.Quarantine; q != nil {
+			b.Quarantine = append(b.Quarantine, events.Quarantined{
+				ReceivedAt: in.ReceivedAt, Source: in.Source, Reason: q.Reason, Detail: q.Detail, Frame: q.Frame,
+			})
+			quarantined[q.Reason]++
+		}
+		return err
+	}
+	for {
+		out := batches
+		if b.Empty() {
+			out = nil
+		}
+		in := e.inbox
+		if len(b.Events) >= maxBatch {
+			in = nil
+		}
+		select {
+		case x := <-in:
+			if err := take(&x); err != nil {
+				return err
+			}
+			b.Frames = k.frames
+		case out <- b:
+			counted = b.Frames
+			b = &events.Batch{}
+		case <-ticker.C:
+			evs, err := k.tick(events.At(e.cfg.Now()))
+			if err != nil {
+				return err
+			}
+			b.Events = append(b.Events, evs...)
+			if k.frames != counted {
+				b.Frames = k.frames
+			}
+			e.report(k.frames, quarantined)
+		case <-fatal.Done():
+			return nil
+		case <-ctx.Done():
+			return e.drain(fatal, b, batches, take, quarantined)
+		}
+	}
+}
+
+// drain takes what was submitted before the stop and decides what still waits.
+func (e *Engine) drain(fatal context.Context, b *events.Batch, batches chan<- *events.Batch, take func(*Input) error, quarantined map[string]uint64) error {
+	for more := true; more; {
+		select {
+		case in := <-e.inbox:
+			if err := take(&in); err != nil {
+				return err
+			}
+		default:
+			more = false
+		}
+	}
+	evs, err := e.correlator.finish()
+	if err != nil {
+		return err
+	}
+	b.Events = append(b.Events, evs...)
+	b.Frames = e.correlator.frames
+	e.report(b.Frames, quarantined)
+	if b.Empty() {
+		return nil
+	}
+	select {
+	case batches <- b:
+	case <-fatal.Done():
+	}
+	return nil
+}
+
+// report says what was quarantined since the last report, one line a reason, and
+// makes the counters visible.
+func (e *Engine) report(frames events.FrameCounts, quarantined map[string]uint64) {
+	e.mu.Lock()
+	e.frames = frames
+	for reason, n := range quarantined {
+		e.reason[reason] += n
+	}
+	e.mu.Unlock()
+	for _, reason := range slices.Sorted(maps.Keys(quarantined)) {
+		e.logger.Warn("frames quarantined", "reason", reason, "count", quarantined[reason])
+	}
+	clear(quarantined)
+}
+
+// append makes batches durable. A full disk is waited for: ingest stands still,
+// nothing is lost, and the adapters' sockets fill. Any other error ends the
+// engine, since what is on disk is not known any more.
+func (e *Engine) append(ctx, fatal context.Context, batches <-chan *events.Batch, stored chan<- []events.Event) error {
+	for b := range batches {
+		for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+			err := e.log.Append(context.WithoutCancel(ctx), b)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, events.ErrLogFull) || ctx.Err() != nil {
+				return fmt.Errorf("append %d events: %w", len(b.Events), err)
+			}
+			e.logger.Error("log is full, ingest waits for space", "events", len(b.Events), "err", err)
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+			case <-fatal.Done():
+				return nil
+			}
+		}
+		if n := len(b.Events); n > 0 {
+			e.appended.Store(b.Events[n-1].Position)
+			select {
+			case stored <- b.Events:
+			case <-fatal.Done():
+				return nil
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,196 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/events/cti"
+)
+
+// account is one agent: the line, its calls, and what is known of the agent. It
+// is owned by one shard and changed by fold alone.
+type account struct {
+	name   string // number@domain
+	domain string
+	calls  map[string]*call // live ones, and some that ended (see forget)
+	ended  []string         // ids of the ended ones, oldest first
+
+	active, second string // call ids
+	consulting     bool   // the second call is a consultation
+	waiting        []string
+
+	presence  presence // of a client at the PBX
+	connected presence // as the model means it: initialized and not yet disconnected
+	offline   string   // why, while disconnected waits for the last call's end
+	userState string   // Account-User-State
+	status    string   // Account-Status
+	note      string
+
+	agentState string       // last one published
+	flags      cti.Features // last ones published
+	lineSeq    uint64
+}
+
+// presence is a fact that may not be known yet.
+type presence uint8
+
+const (
+	presenceUnknown presence = iota
+	presenceYes
+	presenceNo
+)
+
+// keepEnded is how many ended calls of an account stay for late facts, and
+// keepEndedFor for how long by the log's own clock. The rule reads nothing but
+// the account's own events, so that every fold of the log forgets alike (I3).
+const (
+	keepEnded    = 8
+	keepEndedFor = 3600 * 1000000 // microseconds
+)
+
+// forget drops ended calls that no late fact is expected for.
+func (a *account) forget(now events.Time) {
+	for len(a.ended) > 0 {
+		c := a.calls[a.ended[0]]
+		if c != nil && !c.live() && len(a.ended) <= keepEnded && now < c.endedRec+keepEndedFor {
+			return
+		}
+		if c != nil && !c.live() {
+			delete(a.calls, a.ended[0])
+		}
+		a.ended = a.ended[1:]
+	}
+}
+
+func (a *account) liveCalls() int {
+	n := len(a.waiting)
+	if a.active != "" {
+		n++
+	}
+	if a.second != "" {
+		n++
+	}
+	return n
+}
+
+// role is a call's place on the line.
+func (a *account) role(c *call) role {
+	switch {
+	case !a.consulting || !c.live():
+		return roleOther
+	case c.id == a.second:
+		return roleConsult
+	case c.id == a.active:
+		return roleConsulting
+	default:
+		return roleOther
+	}
+}
+
+func (a *account) features(c *call) cti.Features {
+	consultBridged := false
+	if a.consulting {
+		if s := a.calls[a.second]; s != nil {
+			consultBridged = s.bridged
+		}
+	}
+	return features(c.facts(a.role(c), consultBridged))
+}
+
+// lineFlags are those of the active call, else 2 when connected to the PBX and 0
+// when not. An agent of whom no presence was ever heard counts as connected: the
+// PBX serves its phone.
+func (a *account) lineFlags() cti.Features {
+	if c := a.calls[a.active]; c != nil && a.active != "" {
+		return a.features(c)
+	}
+	if a.connected == presenceNo {
+		return cti.CanNothing
+	}
+	return cti.Idle
+}
+
+// place puts a new call on the line and says whether it is a consultation or
+// waits. An outgoing call that names the active call as its parent, or names
+// none, is a consultation while the second slot is free (quirk Q30).
+func (a *account) place(c *call, p *events.CallNew) (consult, waits bool) {
+	switch {
+	case a.active == "":
+		a.active = c.id
+	case p.Direction == events.Out && a.second == "" && (p.ParentCall == a.active || p.Parent == "" && p.ParentCall == ""):
+		a.second, a.consulting = c.id, true
+		consult = true
+	default:
+		a.waiting = append(a.waiting, c.id)
+		waits = true
+	}
+	return consult, waits
+}
+
+// promote makes an answered waiting call the active one. The active call becomes
+// the second; a call that held that slot waits.
+func (a *account) promote(id string) {
+	a.waiting = slices.DeleteFunc(a.waiting, func(w string) bool { return w == id })
+	if a.second != "" {
+		a.waiting = append(a.waiting, a.second)
+	}
+	a.second, a.consulting, a.active = a.active, false, id
+}
+
+// leave takes an ended call off the line. promoted is the call that became
+// active for it; consulted says that the call was a consultation.
+func (a *account) leave(id string) (promoted string, consulted bool) {
+	switch id {
+	case a.active:
+		a.active, a.consulting = a.second, false
+		a.second = ""
+		if a.active == "" && len(a.waiting) > 0 {
+			a.active = a.waiting[0]
+			a.waiting = slices.Delete(a.waiting, 0, 1)
+		}
+		return a.active, false
+	case a.second:
+		consulted = a.consulting
+		a.second, a.consulting = "", false
+		return "", consulted
+	default:
+		a.waiting = slices.DeleteFunc(a.waiting, func(w string) bool { return w == id })
+		return "", false
+	}
+}
+
+// effectiveState is the agent's state from presence and own calls (quirk Q21),
+// "" while nothing is known.
+func (a *account) effectiveState() string {
+	switch {
+	case a.presence == presenceNo || a.userState == cti.AgentNotReg:
+		return cti.AgentNotReg
+	case a.status != "" && a.status != "NONE":
+		return a.status
+	case a.liveCalls() > 0:
+		return cti.AgentBusy
+	case a.userState != "":
+		return a.userState
+	case a.agentState != "":
+		return cti.AgentOnHook // its calls are over, and nobody said otherwise
+	default:
+		return ""
+	}
+}
+
+// view returns the line as it is published.
+func (a *account) view() *cti.Line {
+	f := a.lineFlags()
+	return &cti.Line{
+		Connected:       a.connected != presenceNo,
+		CallFeaturesSet: f,
+		Features:        f.Names(),
+		ActiveCall:      a.active,
+		SecondCall:      a.second,
+		Consulting:      a.consulting,
+		Waiting:         slices.Clone(a.waiting),
+		AgentState:      a.effectiveState(),
+		AgentNote:       a.note,
+		Online:          a.presence == presenceYes,
+	}
+}

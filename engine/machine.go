@@ -1,0 +1,135 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/looplab/fsm"
+
+	"github.com/callstate/callstate/events/cti"
+)
+
+// The states of a call. They are the reference's GeneralizedCallState, with its
+// NONE split into a call that has not begun and one that has ended.
+const (
+	stateNone        = "none"
+	stateAlerting    = "alerting"
+	stateConnected   = "connected"
+	stateHeld        = "held"
+	stateConferenced = "conferenced"
+	stateEnded       = "ended"
+)
+
+// The triggers: what a fact means for the state. Which trigger a fact is depends
+// on the call (see call.fold): the answer of a click-to-call's own device is
+// agentAnswer, not answer (quirk Q4).
+const (
+	triggerNew         = "new"
+	triggerAgentAnswer = "agent-answer"
+	triggerAnswer      = "answer"
+	triggerBridge      = "bridge"
+	triggerHold        = "hold"
+	triggerRetrieve    = "retrieve"
+	triggerResumeRing  = "resume-ringing"
+	triggerJoin        = "join"
+	triggerLeave       = "leave"
+	triggerHangup      = "hangup"
+	triggerReinstate   = "reinstate"
+)
+
+// transitions is the call machine, and the only place that says which state
+// follows which. A transition to the same state is legal and changes nothing.
+//
+// An unanswered call can be held (quirk Q31: FreeSWITCH raises HOLD for a
+// channel in early media); it rings again when it is taken back. An end that was
+// inferred and proves wrong is withdrawn by reinstate, after which the facts
+// that still hold are applied again.
+var transitions = fsm.Events{
+	{Name: triggerNew, Src: []string{stateNone}, Dst: stateAlerting},
+	{Name: triggerAgentAnswer, Src: []string{stateAlerting}, Dst: stateAlerting},
+	{Name: triggerAnswer, Src: []string{stateAlerting, stateConnected}, Dst: stateConnected},
+	{Name: triggerAnswer, Src: []string{stateHeld}, Dst: stateHeld},
+	{Name: triggerAnswer, Src: []string{stateConferenced}, Dst: stateConferenced},
+	{Name: triggerBridge, Src: []string{stateAlerting, stateConnected}, Dst: stateConnected},
+	{Name: triggerBridge, Src: []string{stateHeld}, Dst: stateHeld},
+	{Name: triggerBridge, Src: []string{stateConferenced}, Dst: stateConferenced},
+	{Name: triggerHold, Src: []string{stateAlerting, stateConnected, stateConferenced, stateHeld}, Dst: stateHeld},
+	{Name: triggerRetrieve, Src: []string{stateHeld, stateConnected}, Dst: stateConnected},
+	{Name: triggerResumeRing, Src: []string{stateHeld, stateAlerting}, Dst: stateAlerting},
+	{Name: triggerJoin, Src: []string{stateAlerting, stateConnected, stateHeld, stateConferenced}, Dst: stateConferenced},
+	{Name: triggerLeave, Src: []string{stateConferenced, stateConnected}, Dst: stateConnected},
+	{Name: triggerHangup, Src: []string{stateAlerting, stateConnected, stateHeld, stateConferenced}, Dst: stateEnded},
+	{Name: triggerReinstate, Src: []string{stateEnded}, Dst: stateAlerting},
+}
+
+// machine judges transitions. One machine serves every call of a shard: its
+// state is set before each trigger, so that a live call costs no memory here.
+// It is not safe for concurrent use.
+type machine struct {
+	fsm     *fsm.FSM
+	changed bool // set by the library's callback when a state was entered
+}
+
+func newMachine() *machine {
+	m := &machine{}
+	m.fsm = fsm.NewFSM(stateNone, transitions, fsm.Callbacks{
+		"enter_state": func(context.Context, *fsm.Event) { m.changed = true },
+	})
+	return m
+}
+
+// ErrTransition is matched by the refusal of a trigger that the call's state
+// does not allow.
+var ErrTransition = errors.New("engine: transition not allowed")
+
+// TransitionError is a refused trigger. It matches [ErrTransition].
+type TransitionError struct {
+	State, Trigger string
+}
+
+func (e *TransitionError) Error() string {
+	return fmt.Sprintf("engine: a call that is %s does not allow %s", e.State, e.Trigger)
+}
+
+// Is reports whether target is ErrTransition.
+func (e *TransitionError) Is(target error) bool { return target == ErrTransition }
+
+// next returns the state that follows from on trigger, and whether it differs.
+// A refusal is a *TransitionError and leaves the state as it was.
+func (m *machine) next(from, trigger string) (to string, changed bool, err error) {
+	m.fsm.SetState(from)
+	m.changed = false
+	err = m.fsm.Event(context.Background(), trigger)
+	var same fsm.NoTransitionError
+	switch {
+	case err == nil:
+		return m.fsm.Current(), m.changed, nil
+	case errors.As(err, &same):
+		return from, false, nil
+	default:
+		return from, false, &TransitionError{State: from, Trigger: trigger}
+	}
+}
+
+// StateDiagram returns the call machine as a Mermaid state diagram. It is the
+// one in ARCHITECTURE.md.
+func StateDiagram() (string, error) {
+	return fsm.VisualizeForMermaidWithGraphType(newMachine().fsm, fsm.StateDiagram)
+}
+
+// ctiState maps a state of the machine to the reference's number.
+func ctiState(s string) cti.State {
+	switch s {
+	case stateAlerting:
+		return cti.StateAlerting
+	case stateConnected:
+		return cti.StateConnected
+	case stateHeld:
+		return cti.StateHeld
+	case stateConferenced:
+		return cti.StateConferenced
+	default:
+		return cti.StateNone
+	}
+}

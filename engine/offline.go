@@ -1,0 +1,68 @@
+package engine
+
+import "github.com/callstate/callstate/events"
+
+// Offline runs correlation and fold without a log and without a bus: frames in,
+// CTI events out. Its clock is that of the inputs. It is what conformance,
+// project and tests use, and runs the code that the engine runs.
+type Offline struct {
+	correlator *correlator
+	projection *Projection
+	policies   Policies
+	known      map[events.CallKey]bool
+	position   uint64
+}
+
+// NewOffline returns an empty run. logID begins the ids of its messages.
+func NewOffline(rules Rules, policies Policies, logID string) *Offline {
+	o := &Offline{policies: policies, projection: NewProjection(logID), known: map[events.CallKey]bool{}}
+	rules.RejectSecond = policies.RejectSecondCall
+	o.correlator = newCorrelator(rules, func(k events.CallKey) (bool, error) { return o.known[k], nil })
+	return o
+}
+
+// Step is what one event gave.
+type Step struct {
+	Event    events.Event
+	Result   Result
+	Commands []Command
+}
+
+// Observe takes one input and returns what followed, in order.
+func (o *Offline) Observe(in Input) ([]Step, error) {
+	steps, err := o.tick(in.ReceivedAt)
+	if err != nil {
+		return steps, err
+	}
+	evs, err := o.correlator.observe(&in)
+	return append(steps, o.fold(evs)...), err
+}
+
+func (o *Offline) tick(now events.Time) ([]Step, error) {
+	evs, err := o.correlator.tick(now)
+	return o.fold(evs), err
+}
+
+// Finish decides what still waited for a frame that did not come.
+func (o *Offline) Finish() ([]Step, error) {
+	evs, err := o.correlator.finish()
+	return o.fold(evs), err
+}
+
+// Frames says what became of the frames so far.
+func (o *Offline) Frames() events.FrameCounts { return o.correlator.frames }
+
+func (o *Offline) fold(evs []events.Event) []Step {
+	steps := make([]Step, 0, len(evs))
+	for i := range evs {
+		o.position++
+		ev := evs[i]
+		ev.Position = o.position
+		if !ev.Key().IsZero() {
+			o.known[ev.Key()] = true
+		}
+		r := o.projection.Apply(&ev)
+		steps = append(steps, Step{Event: ev, Result: r, Commands: o.policies.Commands(&ev, &r)})
+	}
+	return steps
+}

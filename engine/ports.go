@@ -1,0 +1,74 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/events/cti"
+)
+
+// Log is what the engine needs of a store. The contract is that of store.Store;
+// both are satisfied by store/memory and store/bolt.
+type Log interface {
+	ID() string
+	Append(ctx context.Context, b *events.Batch) error
+	Last() uint64
+	Read(ctx context.Context, from uint64, fn func(*events.Event) error) error
+	ReadCall(ctx context.Context, key events.CallKey, fn func(*events.Event) error) error
+	HasCall(key events.CallKey) (bool, error)
+	Frames() events.FrameCounts
+	Checkpoint(name string) (uint64, error)
+	SetCheckpoint(name string, position uint64) error
+}
+
+// Message is one CTI event on its way out. The same log gives the same message,
+// byte for byte.
+type Message struct {
+	ID      string // <log id>.<position>.<n>: stable, so that a repeat is recognised
+	Event   cti.Event
+	Payload []byte // Event as JSON
+}
+
+// Result is what the fold of one event gave: the CTI events that follow from it,
+// in order, and the views as they are after it. Call is nil for an event about
+// no call, Line is nil for one about no account.
+type Result struct {
+	Position uint64
+	Account  string
+	CallID   string
+	Messages []Message
+	Call     *cti.Call
+	Line     *cti.Line
+}
+
+// Bus takes the results of the fold to subscribers. Implementations are called
+// by one goroutine, with results in order of position and without gaps.
+type Bus interface {
+	// Publish takes over rs and returns when everything in it is on its way to
+	// being confirmed; it waits when too much is unconfirmed. An error means that
+	// the bus is away: none, some or all of rs arrived. The engine publishes again
+	// from Confirmed()+1 when Ready says so.
+	Publish(ctx context.Context, rs []Result) error
+	// Confirmed is the last position all of whose messages the bus has confirmed,
+	// 0 before the first one.
+	Confirmed() uint64
+	// Flush waits until all that was published is confirmed.
+	Flush(ctx context.Context) error
+	// Ready waits until the bus can be published to.
+	Ready(ctx context.Context) error
+}
+
+// Command is a wish of a policy or request, for the adapter that owns the account.
+type Command struct {
+	Account string
+	Call    string
+	Leg     string
+	Method  string // "hangup", "unhold"
+	Cause   string // hangup: the switch's cause text
+	By      string // who wants it: the policy's name
+}
+
+// Commander carries commands to the PBX.
+type Commander interface {
+	Command(ctx context.Context, c Command) error
+}

@@ -1,0 +1,441 @@
+package engine
+
+import (
+	"strconv"
+
+	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/events/cti"
+)
+
+// Projection folds events into calls and lines and says which CTI events follow.
+// It is a pure function of the events given to it, in order of position: no
+// clock, no randomness, no I/O (I3). Events of different accounts do not touch
+// each other, so that accounts may be dealt out to several projections.
+//
+// A Projection is not safe for concurrent use.
+type Projection struct {
+	logID    string
+	accounts map[string]*account
+	machine  *machine
+	live     int
+	position uint64 // of the last event folded
+	// mute is the position up to which CTI events are counted and not made: they
+	// were published, and only what follows is wanted.
+	mute uint64
+}
+
+// NewProjection returns an empty projection of the log with that id.
+func NewProjection(logID string) *Projection {
+	return &Projection{logID: logID, accounts: map[string]*account{}, machine: newMachine()}
+}
+
+// Live is the number of calls that have begun and not ended.
+func (p *Projection) Live() int { return p.live }
+
+// Apply folds one event.
+func (p *Projection) Apply(ev *events.Event) Result {
+	r := Result{Position: ev.Position, Account: ev.Account, CallID: ev.Call}
+	p.position = ev.Position
+	if ev.Account == "" {
+		return r
+	}
+	a := p.accounts[ev.Account]
+	if a == nil {
+		_, domain := cti.SplitAccount(ev.Account)
+		a = &account{name: ev.Account, domain: domain, calls: map[string]*call{}, flags: cti.Idle}
+		p.accounts[ev.Account] = a
+	}
+	f := folding{p: p, a: a, ev: ev, r: &r}
+	f.fold()
+	a.forget(ev.RecordedAt)
+	if ev.Position <= p.mute {
+		return r
+	}
+	r.Line = a.view()
+	if c := a.calls[ev.Call]; c != nil {
+		r.Call = c.view(a.name, a.features(c))
+	}
+	return r
+}
+
+// folding is the fold of one event of one account.
+type folding struct {
+	p  *Projection
+	a  *account
+	ev *events.Event
+	r  *Result
+}
+
+// fold accepts every fact. What a fact means is decided in the methods below;
+// whether the state may follow is the machine's judgement.
+func (f *folding) fold() {
+	if f.ev.Call == "" {
+		f.foldAgent()
+		return
+	}
+	c := f.a.calls[f.ev.Call]
+	if n, ok := f.ev.Payload.(*events.CallNew); ok && c == nil {
+		f.begin(n)
+		return
+	}
+	if c == nil {
+		return // forgotten: nothing follows from a fact this late
+	}
+	if f.ev.Conversation != "" {
+		c.conversation = f.ev.Conversation
+	}
+	c.origin = f.ev.Origin
+	f.foldCall(c)
+}
+
+func (f *folding) foldCall(c *call) {
+	m, t := f.p.machine, f.ev.OccurredAt
+	switch p := f.ev.Payload.(type) {
+	case *events.CallAccepted:
+		f.accepted(c, p)
+	case *events.CallBridged:
+		f.bridged(c, p)
+	case *events.CallUnbridged:
+		if l := c.leg(f.ev.Leg); l != nil && l.partner == p.Partner {
+			l.partner = ""
+		}
+	case *events.CallHeld:
+		if c.setHeld(m, f.ev.Leg, true, t) {
+			f.emit(cti.Hold, c, cti.Arguments{})
+			f.lineChanged()
+		}
+	case *events.CallUnheld:
+		if c.setHeld(m, f.ev.Leg, false, t) {
+			f.emit(cti.Unhold, c, cti.Arguments{})
+			f.lineChanged()
+		}
+	case *events.CallDTMF:
+		c.addDigit(p.Digit)
+		f.emit(cti.DTMFEntered, c, cti.Arguments{Digits: p.Digit})
+	case *events.CallPartiesChanged:
+		if p.OtherLeg != "" {
+			c.otherLeg = p.OtherLeg
+		}
+		old := c.parties
+		c.parties = p.Parties
+		if old.CallerNumber != p.Parties.CallerNumber || old.CalledNumber != p.Parties.CalledNumber {
+			f.emit(cti.CallInfoChanged, c, cti.Arguments{})
+		}
+	case *events.CallUUIDChanged:
+		if p.Reason == aliasRecord {
+			c.recording = p.Alias
+		}
+		if c.addAlias(p.Alias) {
+			f.emit(cti.CallAliased, c, cti.Arguments{Alias: p.Alias, AliasReason: p.Reason})
+		}
+	case *events.CallHungup:
+		f.hungup(c, p)
+	case *events.CallDetails:
+		c.details(p)
+		f.emit(cti.CallDetails, c, cti.Arguments{})
+	case *events.CallLegAdded:
+		c.legOrNew(f.ev.Leg)
+	case *events.CallLegRemoved:
+		f.legRemoved(c, p)
+	case *events.CallParked:
+		c.parked = true
+		f.emit(cti.CallParked, c, cti.Arguments{})
+	case *events.CallUnparked:
+		c.parked = false
+		f.emit(cti.CallUnparked, c, cti.Arguments{})
+	case *events.CallConferenceJoined:
+		f.conference(c, true, p.Conference)
+	case *events.CallConferenceLeft:
+		f.conference(c, false, "")
+	case *events.CallRecordingStarted, *events.CallRecordingStopped:
+		c.recorded = true
+	case *events.CallTransferred:
+		c.transfer = &cti.Transfer{Kind: p.Kind, Result: p.Result, Target: p.Target}
+		if !c.live() && c.inferred == "" {
+			c.outcome = outcome(c)
+		}
+		f.emit(cti.CallTransferred, c, cti.Arguments{Transfer: &cti.Transfer{Kind: p.Kind, Result: p.Result, Target: p.Target}})
+	case *events.CallReinstated:
+		f.reinstated(c, p)
+	default:
+		f.foldSession(c)
+	}
+}
+
+func (f *folding) begin(p *events.CallNew) {
+	a, ev := f.a, f.ev
+	c := &call{id: ev.Call, conversation: ev.Conversation, state: stateNone, oldState: stateNone, origin: ev.Origin}
+	c.begin(f.p.machine, ev, p)
+	a.calls[c.id] = c
+	f.p.live++
+	consult, waits := a.place(c, p)
+	if consult {
+		f.lineNames(a.calls[a.active])
+	}
+	f.emit(cti.CallStarted, c, cti.Arguments{})
+	if !waits {
+		f.lineNames(c)
+	}
+	f.agentChanged()
+}
+
+// accepted: for a click-to-call it is the account's own device that picked up,
+// which connects nobody (quirk Q4).
+func (f *folding) accepted(c *call, p *events.CallAccepted) {
+	c.legOrNew(f.ev.Leg).answered = true
+	t := firstTime(p.AnsweredAt, f.ev.OccurredAt)
+	if c.callback && !c.connected {
+		c.agentAnsweredAt = t
+		c.move(f.p.machine, triggerAgentAnswer, t)
+		f.emit(cti.AgentAnswered, c, cti.Arguments{})
+		return
+	}
+	f.connected(c, triggerAnswer, t)
+}
+
+// connected raises what follows when the two parties can talk.
+func (f *folding) connected(c *call, trigger string, t events.Time) {
+	if !c.live() || !c.connect(f.p.machine, trigger, t) {
+		return
+	}
+	f.emit(cti.CommutationStarted, c, cti.Arguments{})
+	if f.a.isWaiting(c.id) {
+		f.a.promote(c.id)
+		f.emit(cti.CurrentCallChanged, c, cti.Arguments{})
+	}
+	f.lineChanged()
+}
+
+func (a *account) isWaiting(id string) bool {
+	return id != a.active && id != a.second
+}
+
+func (f *folding) bridged(c *call, p *events.CallBridged) {
+	l := c.legOrNew(f.ev.Leg)
+	l.partner = p.Partner
+	if c.primary() == l {
+		c.otherLeg = p.Partner
+	}
+	if !c.live() {
+		return
+	}
+	switch {
+	case c.callback:
+		f.connected(c, triggerBridge, f.ev.OccurredAt)
+	case c.connected:
+		c.move(f.p.machine, triggerBridge, f.ev.OccurredAt)
+	}
+	// A partner before the answer connects nobody: the answer is on its way.
+	if c.bridgedAt == 0 {
+		c.bridgedAt = f.ev.OccurredAt
+	}
+	c.bridged = true
+	f.emit(cti.CallInfoChanged, c, cti.Arguments{})
+	f.lineChanged()
+}
+
+func (f *folding) hungup(c *call, p *events.CallHungup) {
+	if !c.end(f.p.machine, f.ev, p) {
+		return
+	}
+	a := f.a
+	f.p.live--
+	a.ended = append(a.ended, c.id)
+	promoted, consulted := a.leave(c.id)
+	if active := a.calls[a.active]; consulted && active != nil {
+		f.emit(cti.CurrentCallChanged, active, cti.Arguments{})
+	}
+	f.emit(cti.CallFinished, c, cti.Arguments{})
+	if pc := a.calls[promoted]; promoted != "" && pc != nil {
+		f.emit(cti.CurrentCallChanged, pc, cti.Arguments{})
+	}
+	if a.offline != "" && a.liveCalls() == 0 {
+		f.disconnected(a.offline)
+	} else {
+		f.lineChanged()
+	}
+	f.agentChanged()
+}
+
+func (f *folding) legRemoved(c *call, p *events.CallLegRemoved) {
+	l := c.legOrNew(f.ev.Leg)
+	l.ended, l.cause, l.partner = true, p.Cause, ""
+	// The leg that is primary now may be held while the former was not.
+	if n := c.primary(); n != nil && n != l {
+		switch held := c.state == stateHeld; {
+		case n.held && !held:
+			f.stateFollows(c, c.move(f.p.machine, triggerHold, f.ev.OccurredAt), cti.Hold)
+		case !n.held && held && c.connected:
+			f.stateFollows(c, c.move(f.p.machine, triggerRetrieve, f.ev.OccurredAt), cti.Unhold)
+		}
+		if n.partner != "" {
+			c.otherLeg = n.partner
+		}
+	}
+}
+
+func (f *folding) stateFollows(c *call, changed bool, name cti.Name) {
+	if changed {
+		f.emit(name, c, cti.Arguments{})
+		f.lineChanged()
+	}
+}
+
+func (f *folding) conference(c *call, in bool, name string) {
+	c.conference, c.inConf = in, name
+	trigger := triggerLeave
+	if in {
+		trigger = triggerJoin
+		if !c.connected {
+			c.connect(f.p.machine, triggerAnswer, f.ev.OccurredAt)
+			f.emit(cti.CommutationStarted, c, cti.Arguments{})
+		}
+	}
+	if c.move(f.p.machine, trigger, f.ev.OccurredAt) {
+		f.emit(cti.CallInfoChanged, c, cti.Arguments{})
+		f.lineChanged()
+	}
+}
+
+func (f *folding) reinstated(c *call, p *events.CallReinstated) {
+	if !c.reinstate(f.p.machine, f.ev) {
+		return
+	}
+	a := f.a
+	f.p.live++
+	for i, id := range a.ended {
+		if id == c.id {
+			a.ended = append(a.ended[:i:i], a.ended[i+1:]...)
+			break
+		}
+	}
+	if a.active == "" {
+		a.active = c.id
+	} else {
+		a.waiting = append(a.waiting, c.id)
+	}
+	f.emit(cti.CallReinstated, c, cti.Arguments{Reason: p.Reason})
+	f.lineChanged()
+	f.agentChanged()
+}
+
+func (f *folding) foldSession(c *call) {
+	switch p := f.ev.Payload.(type) {
+	case *events.WebRTCSessionNew:
+		c.webrtc = &cti.WebRTC{Session: p.Session, Transport: p.Transport, Inferred: p.Inferred}
+		f.emit(cti.WebRTCStarted, c, cti.Arguments{SessionID: p.Session})
+	case *events.WebRTCVideoStarted:
+		f.emit(cti.WebRTCVideoStarted, c, cti.Arguments{SessionID: p.Session})
+	case *events.WebRTCSessionEnded:
+		if c.webrtc != nil && c.webrtc.Session == p.Session {
+			c.webrtc.Ended = true
+		}
+		f.emit(cti.WebRTCDestroyed, c, cti.Arguments{SessionID: p.Session})
+	}
+}
+
+func (f *folding) foldAgent() {
+	a := f.a
+	switch p := f.ev.Payload.(type) {
+	case *events.AgentOnline:
+		a.presence = presenceYes
+		if p.State != "" {
+			a.userState, a.status, a.note = p.State, p.Status, p.Note
+		}
+		f.initialize()
+	case *events.AgentOffline:
+		a.presence = presenceNo
+		if a.connected == presenceNo {
+			break
+		}
+		// A lost socket is said at once; an agent who leaves with a call up is
+		// disconnected when the call ends (reference/cti-model.md, section 9).
+		if a.liveCalls() == 0 || p.Reason == linkLost {
+			f.disconnected(p.Reason)
+		} else {
+			a.offline = p.Reason
+		}
+	case *events.AgentStateChanged:
+		a.userState, a.status, a.note = p.State, p.Status, p.Note
+		f.initialize()
+	}
+	f.agentChanged()
+}
+
+// linkLost is the reason of agent.offline when our own connection went, in the
+// reference's word.
+const linkLost = "Disconnected"
+
+// initialize raises initialized for an agent who is online, was not connected,
+// and has a device.
+func (f *folding) initialize() {
+	a := f.a
+	a.offline = ""
+	if a.presence != presenceYes || a.connected == presenceYes || a.effectiveState() == cti.AgentNotReg {
+		return
+	}
+	a.connected = presenceYes
+	a.flags = a.lineFlags()
+	f.emit(cti.Initialized, nil, cti.Arguments{})
+}
+
+func (f *folding) disconnected(reason string) {
+	f.a.connected, f.a.offline = presenceNo, ""
+	f.a.flags = f.a.lineFlags()
+	f.emit(cti.Disconnected, nil, cti.Arguments{Reason: reason})
+}
+
+// agentChanged publishes the agent's state if it is another one now.
+func (f *folding) agentChanged() {
+	s := f.a.effectiveState()
+	if s == f.a.agentState {
+		return
+	}
+	f.a.agentState = s
+	f.emit(cti.AgentStateChanged, nil, cti.Arguments{UserState: s, UserNote: f.a.note})
+}
+
+// lineChanged publishes the line's flags if they changed.
+func (f *folding) lineChanged() {
+	flags := f.a.lineFlags()
+	if flags == f.a.flags {
+		return
+	}
+	f.a.flags = flags
+	f.emit(cti.LineStateChanged, nil, cti.Arguments{CallFeaturesSet: &flags})
+}
+
+// lineNames publishes the line's flags with the name of the call that begins on
+// it, also when they are what they were.
+func (f *folding) lineNames(c *call) {
+	f.a.flags = f.a.lineFlags()
+	flags := f.a.features(c)
+	f.emit(cti.LineStateChanged, c, cti.Arguments{CallFeaturesSet: &flags, FeaturesCallID: c.id})
+}
+
+// emit adds one CTI event. A nil call is an event about the line.
+func (f *folding) emit(name cti.Name, c *call, args cti.Arguments) {
+	a := f.a
+	a.lineSeq++
+	if f.ev.Position <= f.p.mute {
+		if c != nil {
+			c.seq++
+		}
+		return
+	}
+	e := cti.Event{
+		Event: name, Position: f.ev.Position, LineSeq: a.lineSeq, Time: f.ev.OccurredAt,
+		Domain: a.domain, Account: a.name, Line: a.view(), Arguments: args,
+	}
+	if c != nil {
+		c.seq++
+		e.Seq, e.CallID, e.Conversation = c.seq, c.id, c.conversation
+		e.Call = c.view(a.name, a.features(c))
+	}
+	n := len(f.r.Messages)
+	f.r.Messages = append(f.r.Messages, Message{
+		ID:      f.p.logID + "." + strconv.FormatUint(f.ev.Position, 10) + "." + strconv.Itoa(n),
+		Event:   e,
+		Payload: cti.AppendEvent(nil, &e),
+	})
+}

@@ -1,0 +1,102 @@
+package engine
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/callstate/callstate/events"
+)
+
+// transferConfirmed is the switch's word for an attended transfer that went well.
+const transferConfirmed = "confirmed"
+
+// transferSeen records the outcome of a transfer where a leg shows one.
+func (k *correlator) transferSeen(l *leg, o *LegObservation) {
+	if o.TransferResult != "" && l.call != nil {
+		k.attended(l, o.TransferResult)
+	}
+	if o.TransferStamp != "" && o.TransferStamp != l.stamp {
+		l.stamp = o.TransferStamp
+		k.blind(l, o)
+	}
+}
+
+// attended records a consultation transfer. Either of the two own legs may show
+// the result first (quirk Q3); it is the main call that was transferred.
+func (k *correlator) attended(l *leg, result string) {
+	primary, consult := l.call, (*callRef)(nil)
+	if p := k.calls[events.CallKey{Account: l.call.key.Account, Call: l.call.parent}]; l.call.parent != "" && p != nil {
+		primary, consult = p, l.call
+	} else {
+		consult = k.consultOf(primary)
+	}
+	if primary.transferred == result || primary.transferred == transferConfirmed {
+		return
+	}
+	p := &events.CallTransferred{Kind: events.AttendedTransfer, Result: result}
+	if consult != nil {
+		p.Consult, p.Target = consult.key.Call, remoteNumber(consult)
+		if w := consult.primaryLeg(); w != nil {
+			p.TargetLeg = w.partner
+			if p.TargetLeg == "" {
+				p.TargetLeg = w.last
+			}
+		}
+	}
+	if w := primary.primaryLeg(); w != nil {
+		k.emitCall(w, p)
+	}
+}
+
+// consultOf is the account's consultation for c: one that names it, else any
+// other outgoing call that names none.
+func (k *correlator) consultOf(c *callRef) *callRef {
+	var other *callRef
+	for _, x := range k.agent(c.key.Account).calls {
+		switch {
+		case x == c:
+		case x.parent == c.key.Call:
+			return x
+		case x.parent == "" && x.direction == events.Out:
+			other = x
+		}
+	}
+	return other
+}
+
+// remoteNumber is the number of the party that is not the account.
+func remoteNumber(c *callRef) string {
+	if c.direction == events.Out {
+		return c.parties.CalledNumber
+	}
+	return c.parties.CallerNumber
+}
+
+// blind records that a leg was sent to another destination while an account's
+// leg was bridged with it: that account is the transferor. A leg that nobody was
+// bridged with was routed (FreeSWITCH routes a click-to-call's own leg so), and a
+// parked one was fetched.
+func (k *correlator) blind(l *leg, o *LegObservation) {
+	if o.TransferTarget == "" || l.parked {
+		return
+	}
+	partner := l.partner
+	if partner == "" || l.last != "" && o.Kind == LegBridged {
+		partner = l.last
+	}
+	by := k.legs[partner]
+	if by == nil || by.call == nil || by.call.transferred == transferConfirmed || endedBefore(by, o.TransferStamp) {
+		return
+	}
+	k.emitCall(by, &events.CallTransferred{
+		Kind: events.BlindTransfer, Result: transferConfirmed, Target: o.TransferTarget,
+	})
+}
+
+// endedBefore reports whether the leg had ended before the second in which the
+// transfer was made; stamp begins with that second.
+func endedBefore(l *leg, stamp string) bool {
+	s, _, _ := strings.Cut(stamp, ":")
+	sec, err := strconv.ParseInt(s, 10, 64)
+	return err == nil && l.ended && l.endedAt != 0 && int64(l.endedAt)/1e6 < sec
+}
