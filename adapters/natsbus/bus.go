@@ -1,0 +1,440 @@
+package natsbus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/callstate/callstate/engine"
+)
+
+var _ engine.Bus = (*Bus)(nil)
+
+// Bus publishes the results of the fold on NATS: the CTI events to a JetStream
+// stream, the views to two KV buckets. See the package comment for what is
+// ordered, what can repeat and who waits for whom.
+type Bus struct {
+	o     Options
+	log   *slog.Logger
+	nc    *nats.Conn
+	js    jetstream.JetStream
+	inbox string // confirmations come to <inbox>.m.<epoch>.<number> and <inbox>.v.<round>
+	okay  []byte // how the confirmation of a stored message begins
+	enc   *encoder
+	views *views
+	gone  chan struct{} // closed when the connection is closed for good
+
+	preparing chan struct{} // size 1: who fills it prepares, one at a time
+
+	mu        sync.Mutex // guards the following
+	win       window
+	published uint64    // last position that Publish took over
+	progress  time.Time // of the last confirmation, or of the first message after an empty window
+	epoch     uint64    // counts the times that the bus became ready; older confirmations are void
+	reply     string    // "<inbox>.m.<epoch>."
+	down      error     // why the bus is not ready; nil when it is
+	owed      bool      // Publish returned an error: the caller publishes again after Ready
+	drops     uint64    // connections lost; tells prepare that what it saw is out of date
+	attempts  int       // to get ready, since the last confirmation
+	stored    map[storedID]struct{}
+	storedMax uint64 // the highest position in stored
+	closed    bool
+	changed   chan struct{} // closed and renewed when something happened that a waiter may wait for
+	waiters   int
+	stats     Stats
+}
+
+// Stats are figures since the bus was made.
+type Stats struct {
+	Sent       uint64 `json:"sent"`       // messages, repeats included
+	Confirmed  uint64 `json:"confirmed"`  // by JetStream
+	Duplicates uint64 `json:"duplicates"` // of those, recognised as repeats by JetStream
+	Skipped    uint64 `json:"skipped"`    // repeats that were found in the stream and not sent
+	Rejected   uint64 `json:"rejected"`   // too large for the server; left out for ever
+	Failures   uint64 `json:"failures"`   // times that the bus stopped being ready
+	ViewWrites uint64 `json:"viewWrites"` // KV writes
+}
+
+// New connects to NATS and returns at once, whether or not a server answers:
+// Ready waits for it. The caller runs Run, and Close when Run has returned.
+func New(o Options) (*Bus, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	b := &Bus{
+		o: o, log: o.Logger.With("part", "natsbus"), inbox: nats.NewInbox(),
+		okay: fmt.Appendf(nil, `{"stream":%q,"seq":`, o.Stream),
+		enc:  newEncoder(o.Prefix, o.Source),
+		gone: make(chan struct{}), changed: make(chan struct{}), preparing: make(chan struct{}, 1),
+		win:  newWindow(o.Window),
+		down: errors.New("not connected yet"),
+		// Nobody has published: nothing is owed, and Run may make the bus ready.
+	}
+	b.views = newViews(o, b.inbox, b.log)
+	opts := []nats.Option{
+		nats.Name(o.Name),
+		nats.RetryOnFailedConnect(true),
+		nats.MaxReconnects(-1),
+		nats.CustomReconnectDelay(reconnectDelay),
+		// Nothing waits in the client while it is disconnected: an error at once
+		// makes the engine publish again in order.
+		nats.ReconnectBufSize(-1),
+		nats.ConnectHandler(func(*nats.Conn) { b.wake() }),
+		nats.ReconnectHandler(func(*nats.Conn) { b.wake() }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err == nil {
+				err = nats.ErrDisconnected
+			}
+			b.lost(err)
+		}),
+		nats.ClosedHandler(func(*nats.Conn) { close(b.gone) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			b.log.Warn("nats connection", "err", err)
+		}),
+	}
+	if o.Credentials != "" {
+		opts = append(opts, nats.UserCredentials(o.Credentials))
+	}
+	if o.CAFile != "" {
+		opts = append(opts, nats.RootCAs(o.CAFile))
+	}
+	if b.nc, err = nats.Connect(o.URL, append(opts, o.dial...)...); err != nil {
+		return nil, fmt.Errorf("natsbus: connect: %w", err)
+	}
+	if b.js, err = jetstream.New(b.nc); err != nil {
+		b.nc.Close()
+		return nil, fmt.Errorf("natsbus: %w", err)
+	}
+	if _, err = b.nc.Subscribe(b.inbox+".m.*.*", b.onAck); err == nil {
+		_, err = b.nc.Subscribe(b.inbox+".v.*", b.views.onAck)
+	}
+	if err != nil {
+		b.nc.Close()
+		return nil, fmt.Errorf("natsbus: subscribe to confirmations: %w", err)
+	}
+	return b, nil
+}
+
+// reconnectDelay doubles from 100 ms to 5 s, with half of it at random, so that
+// the clients of a restarted server do not come all at once. It is never so
+// short that a reconnect could be over before the loss is known here.
+func reconnectDelay(attempts int) time.Duration {
+	d := min(100*time.Millisecond<<min(attempts, 10), 5*time.Second)
+	return d/2 + 50*time.Millisecond + rand.N(d/2)
+}
+
+// Conn is the connection, for services beside the bus. It is the bus that closes it.
+func (b *Bus) Conn() *nats.Conn { return b.nc }
+
+// Stats returns the figures so far.
+func (b *Bus) Stats() Stats {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.stats
+	s.ViewWrites = b.views.writes.Load()
+	return s
+}
+
+// Confirmed is the last position all of whose CTI events are in the stream and
+// whose views, or later ones, are in the buckets; 0 before the first one.
+func (b *Bus) Confirmed() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.confirmedLocked()
+}
+
+func (b *Bus) confirmedLocked() uint64 { return min(b.win.confirmed, b.views.writtenThrough()) }
+
+// Err says why the bus is not ready, nil if it is.
+func (b *Bus) Err() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.down
+}
+
+// Run writes the views and watches over confirmations until ctx ends, and then
+// returns nil. When the bus went away and Publish has not said so to anyone yet,
+// Run brings it back and sends what was unconfirmed again.
+func (b *Bus) Run(ctx context.Context) error {
+	tick := time.NewTicker(b.o.FlushInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.gone:
+			return nil
+		case <-b.views.kick:
+		case <-tick.C:
+		}
+		if !b.tend() {
+			if err := b.heal(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, ErrClosed) {
+				b.log.Warn("nats is away", "err", err)
+			}
+			continue
+		}
+		if err := b.flushViews(ctx); err != nil && ctx.Err() == nil {
+			b.fail(fmt.Errorf("write views: %w", err))
+		}
+	}
+}
+
+// tend looks for confirmations overdue and reports whether the bus is ready.
+func (b *Bus) tend() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.down == nil && b.win.len() > 0 && time.Since(b.progress) > b.o.AckTimeout {
+		b.failLocked(ErrAckTimeout)
+	}
+	return b.down == nil
+}
+
+// Close closes the connection and waits for it. What is unconfirmed is
+// forgotten; Flush first. A Run, Publish or Ready under way returns.
+func (b *Bus) Close() error {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		<-b.gone
+		return nil
+	}
+	b.closed = true
+	b.failLocked(ErrClosed)
+	b.mu.Unlock()
+	b.nc.Close()
+	<-b.gone
+	return nil
+}
+
+// lost is called by the connection's callback goroutine.
+func (b *Bus) lost(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.drops++
+	b.failLocked(err)
+}
+
+func (b *Bus) fail(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.failLocked(err)
+}
+
+// failLocked makes the bus not ready. The unconfirmed messages stay in the
+// window for heal; the epoch ends, so their late confirmations are void.
+func (b *Bus) failLocked(err error) {
+	if b.down != nil {
+		if b.closed {
+			b.down = ErrClosed
+		}
+		b.wakeLocked()
+		return
+	}
+	b.down = err
+	b.epoch++
+	b.stats.Failures++
+	b.views.fail(err)
+	if !b.closed {
+		b.log.Warn("bus not ready", "err", err, "unconfirmed", b.win.len(), "confirmed", b.confirmedLocked())
+	}
+	b.wakeLocked()
+}
+
+func (b *Bus) wake() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.wakeLocked()
+}
+
+func (b *Bus) wakeLocked() {
+	if b.waiters > 0 {
+		close(b.changed)
+		b.changed = make(chan struct{})
+	}
+}
+
+// waitLocked lets go of the lock until something changed, ctx ends, or d passes
+// where d is above 0. It returns the cause when ctx ended.
+func (b *Bus) waitLocked(ctx context.Context, d time.Duration) error {
+	ch := b.changed
+	b.waiters++
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		b.waiters--
+	}()
+	var timer <-chan time.Time
+	if d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		timer = t.C
+	}
+	select {
+	case <-ch:
+		return nil
+	case <-timer:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Ready waits until the bus can be published to: connected, the stream and the
+// buckets there. It makes those that are missing. After an error of Publish or
+// Flush the caller publishes again from Confirmed()+1.
+//
+// It returns ctx's cause, joined with what was in the way, or ErrClosed.
+func (b *Bus) Ready(ctx context.Context) error {
+	if err := b.prepare(ctx, nil); err != nil {
+		return fmt.Errorf("natsbus: wait for %s: %w", b.address(), err)
+	}
+	return nil
+}
+
+// heal is Ready for Run: it sends the unconfirmed messages again by itself,
+// unless Publish has told its caller to do so.
+func (b *Bus) heal(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, healPatience)
+	defer cancel()
+	err := b.prepare(ctx, newEncoder(b.o.Prefix, b.o.Source))
+	if errors.Is(err, errOwed) || errors.Is(err, context.DeadlineExceeded) {
+		return nil // the caller's Ready does it, or the next round
+	}
+	return err
+}
+
+// healPatience bounds a round of heal, so that Run sees that it is owed.
+const healPatience = 5 * time.Second
+
+var errOwed = errors.New("natsbus: the publisher publishes again")
+
+// prepare makes the bus ready. With a resender the window is sent again; without,
+// it is forgotten, since the caller will publish it again.
+func (b *Bus) prepare(ctx context.Context, resend *encoder) error {
+	select {
+	case b.preparing <- struct{}{}:
+		defer func() { <-b.preparing }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var last error
+	warned := ""
+	for {
+		switch {
+		case b.closed:
+			return ErrClosed
+		case resend != nil && b.owed:
+			return errOwed
+		case b.down == nil:
+			return nil
+		}
+		if d := backoff(b.attempts); d > 0 {
+			if err := b.pauseLocked(ctx, d, resend != nil); err != nil {
+				return errors.Join(err, last)
+			}
+			if b.closed || (resend != nil && b.owed) {
+				continue
+			}
+		}
+		if !b.nc.IsConnected() {
+			if last == nil {
+				last = b.down
+			}
+			if err := b.waitLocked(ctx, time.Second); err != nil {
+				return errors.Join(err, last)
+			}
+			continue
+		}
+		drops := b.drops
+		b.attempts++
+		after := b.win.confirmed
+		b.mu.Unlock()
+		stored, err := b.provision(ctx, after)
+		b.mu.Lock()
+		if err != nil {
+			last = err
+			if text := err.Error(); text != warned && ctx.Err() == nil {
+				b.log.Warn("stream or buckets not ready", "err", err)
+				warned = text
+			}
+			if ctx.Err() != nil {
+				return errors.Join(context.Cause(ctx), last)
+			}
+			continue
+		}
+		if drops != b.drops || b.closed || (resend != nil && b.owed) {
+			continue
+		}
+		b.openLocked(stored)
+		if resend != nil {
+			b.resendLocked(resend)
+		} else {
+			b.win.clear()
+			b.owed = false
+			b.published = b.confirmedLocked()
+		}
+	}
+}
+
+// openLocked begins an epoch.
+func (b *Bus) openLocked(stored map[storedID]struct{}) {
+	b.down = nil
+	b.epoch++
+	b.reply = fmt.Sprintf("%s.m.%d.", b.inbox, b.epoch)
+	b.progress = time.Now()
+	b.stored, b.storedMax = stored, 0
+	for id := range stored {
+		b.storedMax = max(b.storedMax, id.position)
+	}
+	b.views.hurry() // what changed meanwhile
+	b.log.Info("bus ready", "url", b.address(), "stream", b.o.Stream, "confirmed", b.confirmedLocked())
+	b.wakeLocked()
+}
+
+// pauseLocked waits for d and lets no wake shorten it, but Close, and for heal a
+// caller who publishes again.
+func (b *Bus) pauseLocked(ctx context.Context, d time.Duration, healing bool) error {
+	for until := time.Now().Add(d); !b.closed && !(healing && b.owed); {
+		left := time.Until(until)
+		if left <= 0 {
+			break
+		}
+		if err := b.waitLocked(ctx, left); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// backoff is 0 for the first attempt after a confirmation, then 50 ms to 5 s.
+func backoff(attempts int) time.Duration {
+	if attempts == 0 {
+		return 0
+	}
+	return min(50*time.Millisecond<<min(attempts-1, 7), 5*time.Second)
+}
+
+// address is the server's, without a password.
+func (b *Bus) address() string {
+	if u := b.nc.ConnectedUrlRedacted(); u != "" {
+		return u
+	}
+	urls := strings.Split(b.o.URL, ",")
+	for i, u := range urls {
+		if at := strings.LastIndexByte(u, '@'); at >= 0 {
+			urls[i] = u[at+1:]
+		}
+	}
+	return strings.Join(urls, ",")
+}

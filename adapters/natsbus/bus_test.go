@@ -1,0 +1,793 @@
+package natsbus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/callstate/callstate/engine"
+	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/events/cti"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const testLog = "6f1e0000-0000-4000-8000-00000000000a"
+
+// startServer starts an embedded server on a port of the system's choice.
+func startServer(t testing.TB, o ServerOptions) *Server {
+	t.Helper()
+	if o.Port == 0 {
+		o.Port = -1
+	}
+	if o.StoreDir == "" {
+		o.StoreDir = t.TempDir()
+	}
+	s, err := StartServer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func portOf(t testing.TB, s *Server) int {
+	t.Helper()
+	u, err := url.Parse(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := strconv.Atoi(u.Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// deadline bounds every wait of a test.
+func deadline(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// startBus connects a bus, runs it and waits until it is ready. The function it
+// returns stops and closes the bus; the test's cleanup calls it too.
+func startBus(t testing.TB, o Options) (*Bus, func()) {
+	t.Helper()
+	if o.LogID == "" {
+		o.LogID = testLog
+	}
+	b, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	stopped := false
+	stop := func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		if err := b.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	if err := b.Ready(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	return b, stop
+}
+
+// result is position p of a story in which account's call changes at every
+// position, with n CTI events.
+func result(p uint64, account, call string, n int) engine.Result {
+	_, domain := cti.SplitAccount(account)
+	view := &cti.Call{ID: call, State: cti.StateConnected, StateName: "CONNECTED", TalkMs: int64(p), Direction: events.In}
+	line := &cti.Line{Connected: true, ActiveCall: call, CallFeaturesSet: cti.Talk}
+	r := engine.Result{Position: p, Account: account, CallID: call, Call: view, Line: line}
+	for i := range n {
+		e := cti.Event{
+			Event: cti.CallInfoChanged, Position: p, Seq: p, LineSeq: p, Time: events.Time(1750000000000000 + p*1000),
+			Domain: domain, Account: account, CallID: call, Conversation: "conv", Call: view,
+		}
+		r.Messages = append(r.Messages, engine.Message{
+			ID: fmt.Sprintf("%s.%d.%d", testLog, p, i), Event: e, Payload: cti.AppendEvent(nil, &e),
+		})
+	}
+	return r
+}
+
+// results is the positions from to through, one in five without a message.
+func results(from, through uint64, account, call string) []engine.Result {
+	var rs []engine.Result
+	for p := from; p <= through; p++ {
+		rs = append(rs, result(p, account, call, int(p%5)%3))
+	}
+	return rs
+}
+
+func ids(rs []engine.Result) []string {
+	var out []string
+	for _, r := range rs {
+		for _, m := range r.Messages {
+			out = append(out, m.ID)
+		}
+	}
+	return out
+}
+
+// readStream returns what the stream of prefix holds, in order.
+func readStream(t testing.TB, b *Bus, prefix string) []jetstream.Msg {
+	t.Helper()
+	ctx := deadline(t)
+	s, err := b.js.Stream(ctx, StreamName(prefix))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := s.CachedInfo().State.Msgs
+	c, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []jetstream.Msg
+	for uint64(len(out)) < n {
+		batch, err := c.Fetch(int(n)-len(out), jetstream.FetchContext(ctx))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for m := range batch.Messages() {
+			out = append(out, m)
+		}
+		if err := batch.Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return out
+}
+
+func streamIDs(t testing.TB, b *Bus, prefix string) []string {
+	t.Helper()
+	var out []string
+	for _, m := range readStream(t, b, prefix) {
+		out = append(out, m.Headers().Get(HeaderID))
+	}
+	return out
+}
+
+func mustPublish(t testing.TB, b *Bus, rs []engine.Result) {
+	t.Helper()
+	ctx := deadline(t)
+	if err := b.Publish(ctx, rs); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// publishUntilDone is the engine's part of the contract.
+func publishUntilDone(t testing.TB, b *Bus, rs []engine.Result) {
+	t.Helper()
+	ctx := deadline(t)
+	for {
+		var left []engine.Result
+		for _, r := range rs {
+			if r.Position > b.Confirmed() {
+				left = append(left, r)
+			}
+		}
+		err := b.Publish(ctx, left)
+		if err == nil {
+			err = b.Flush(ctx)
+		}
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, ErrNotReady) {
+			t.Fatalf("Publish: %v, want ErrNotReady", err)
+		}
+		if err := b.Ready(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestPublishedEventsAreInTheStreamInOrder(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, _ := startBus(t, Options{URL: s.URL()})
+	rs := results(1, 500, "1004@acme.example", "a2e6")
+	mustPublish(t, b, rs)
+
+	if got := b.Confirmed(); got != 500 {
+		t.Errorf("Confirmed = %d, want 500", got)
+	}
+	if d := cmp.Diff(ids(rs), streamIDs(t, b, cti.DefaultPrefix)); d != "" {
+		t.Errorf("stream differs from what was published (-published +stream):\n%s", d)
+	}
+	m, sent := readStream(t, b, cti.DefaultPrefix)[0], rs[0].Messages[0]
+	if got, want := m.Subject(), "cti.v1.acme_example.1004.callInfoChanged.a2e6"; got != want {
+		t.Errorf("subject = %q, want %q", got, want)
+	}
+	if got := string(m.Data()); got != string(sent.Payload) {
+		t.Errorf("payload = %s, want %s", got, sent.Payload)
+	}
+	want := map[string][]string{
+		"ce-specversion": {"1.0"}, "ce-id": {sent.ID}, "ce-source": {"callstate"},
+		"ce-type": {"callstate.cti.v1.callInfoChanged"}, "ce-subject": {"1004@acme.example/a2e6"},
+		"ce-time": {"2025-06-15T15:06:40.001000Z"}, "content-type": {"application/json"}, "Nats-Msg-Id": {sent.ID},
+	}
+	if d := cmp.Diff(want, map[string][]string(m.Headers())); d != "" {
+		t.Errorf("headers (-want +got):\n%s", d)
+	}
+}
+
+func TestRepeatsAreOneMessage(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	rs := results(1, 100, "1004@acme.example", "a2e6")
+	b, stop := startBus(t, Options{URL: s.URL()})
+	mustPublish(t, b, rs)
+	stop()
+
+	// A new process knows nothing of the first: the stream's end tells it.
+	b, stop = startBus(t, Options{URL: s.URL()})
+	if got := b.Confirmed(); got != 0 {
+		t.Errorf("Confirmed = %d before the first Publish, want 0", got)
+	}
+	mustPublish(t, b, rs)
+	if got, want := b.Stats().Skipped, uint64(len(ids(rs))); got != want {
+		t.Errorf("%d messages skipped, want %d", got, want)
+	}
+	stop()
+
+	// Without a log id to look for, JetStream's window does it.
+	b, _ = startBus(t, Options{URL: s.URL(), LogID: "another"})
+	mustPublish(t, b, rs)
+	if got, want := b.Stats().Duplicates, uint64(len(ids(rs))); got != want {
+		t.Errorf("%d duplicates, want %d", got, want)
+	}
+	if d := cmp.Diff(ids(rs), streamIDs(t, b, cti.DefaultPrefix)); d != "" {
+		t.Errorf("stream (-published +stream):\n%s", d)
+	}
+}
+
+func TestWindowBoundsWhatIsUnconfirmed(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, _ := startBus(t, Options{URL: s.URL(), Window: 3})
+	rs := results(1, 300, "1004@acme.example", "a2e6")
+	mustPublish(t, b, rs)
+	if d := cmp.Diff(ids(rs), streamIDs(t, b, cti.DefaultPrefix)); d != "" {
+		t.Errorf("stream (-published +stream):\n%s", d)
+	}
+	if got := b.Confirmed(); got != 300 {
+		t.Errorf("Confirmed = %d, want 300", got)
+	}
+}
+
+// The server goes away in the middle and comes back on the same folder and port:
+// Publish says so, and after Ready nothing is lost, doubled or out of order.
+func TestServerRestartLosesAndDoublesNothing(t *testing.T) {
+	dir := t.TempDir()
+	s := startServer(t, ServerOptions{StoreDir: dir})
+	b, _ := startBus(t, Options{URL: s.URL(), Window: 64})
+	port := portOf(t, s)
+	first, then := results(1, 400, "1004@acme.example", "a2e6"), results(401, 1200, "1004@acme.example", "a2e6")
+	mustPublish(t, b, first)
+	if err := b.Publish(deadline(t), then[:200]); err != nil { // some of it is on its way when the server goes
+		t.Fatal(err)
+	}
+	s.Close()
+
+	ctx := deadline(t)
+	for err := error(nil); err == nil; {
+		if err = b.Publish(ctx, nil); err == nil {
+			err = b.Flush(ctx)
+		}
+		if err == nil && b.Confirmed() == 600 { // confirmed before it stopped
+			err = b.Publish(ctx, then[200:400])
+		}
+		if err != nil && !errors.Is(err, ErrNotReady) {
+			t.Fatalf("Publish without a server: %v, want ErrNotReady", err)
+		}
+	}
+	short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+	defer cancel()
+	if err := b.Ready(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Ready without a server: %v, want the deadline", err)
+	}
+	if got := b.Confirmed(); got < 400 || got > 800 {
+		t.Errorf("Confirmed = %d without a server", got)
+	}
+
+	startServer(t, ServerOptions{StoreDir: dir, Port: port})
+	if err := b.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	publishUntilDone(t, b, then)
+	if got := b.Confirmed(); got != 1200 {
+		t.Errorf("Confirmed = %d, want 1200", got)
+	}
+	if d := cmp.Diff(append(ids(first), ids(then)...), streamIDs(t, b, cti.DefaultPrefix)); d != "" {
+		t.Errorf("stream (-published +stream):\n%s", d)
+	}
+}
+
+// The connection drops again and again while the engine publishes.
+func TestReconnectStormKeepsTheOrder(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, _ := startBus(t, Options{URL: s.URL(), Window: 100, FlushInterval: 5 * time.Millisecond})
+	var rs []engine.Result
+	for from := uint64(1); from < 4000; from += 200 {
+		part := results(from, from+199, "1004@acme.example", "a2e6")
+		rs = append(rs, part...)
+		if err := b.Conn().ForceReconnect(); err != nil {
+			t.Fatal(err)
+		}
+		publishUntilDone(t, b, part)
+	}
+	if d := cmp.Diff(ids(rs), streamIDs(t, b, cti.DefaultPrefix)); d != "" {
+		t.Errorf("stream (-published +stream):\n%s", d)
+	}
+	if v := getCall(t, b, cti.DefaultPrefix, "1004@acme.example", "a2e6"); v.Position != 4000 {
+		t.Errorf("view is of position %d, want 4000", v.Position)
+	}
+}
+
+// Nobody publishes while the server is away: Run brings the bus back and sends
+// what was unconfirmed again.
+func TestRunHealsAnIdleBus(t *testing.T) {
+	dir := t.TempDir()
+	s := startServer(t, ServerOptions{StoreDir: dir})
+	b, _ := startBus(t, Options{URL: s.URL()})
+	rs := results(1, 50, "1004@acme.example", "a2e6")
+	b.mu.Lock() // the confirmations cannot be taken before the server is gone
+	for i := range rs {
+		b.win.through(rs[i].Position - 1)
+		for j := range rs[i].Messages {
+			m := &rs[i].Messages[j]
+			b.win.push(m) // taken over, lost before it was sent
+		}
+		b.win.through(rs[i].Position)
+	}
+	b.published = 50
+	b.mu.Unlock()
+	b.views.take(rs)
+	s.Close()
+	startServer(t, ServerOptions{StoreDir: dir, Port: portOf(t, s)})
+
+	ctx := deadline(t)
+	b.mu.Lock()
+	for b.confirmedLocked() < 50 {
+		if err := b.waitLocked(ctx, 0); err != nil {
+			b.mu.Unlock()
+			t.Fatal(err)
+		}
+	}
+	b.mu.Unlock()
+	if d := cmp.Diff(ids(rs), streamIDs(t, b, cti.DefaultPrefix)); d != "" {
+		t.Errorf("stream (-published +stream):\n%s", d)
+	}
+	mustPublish(t, b, results(51, 60, "1004@acme.example", "a2e6"))
+}
+
+func TestVanishedStreamAndBucketsAreMadeAgain(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, _ := startBus(t, Options{URL: s.URL()})
+	mustPublish(t, b, results(1, 10, "1004@acme.example", "a2e6"))
+	ctx := deadline(t)
+	if err := b.js.DeleteStream(ctx, "CTI"); err != nil {
+		t.Fatal(err)
+	}
+	for _, bucket := range []string{"cti-calls", "cti-lines"} {
+		if err := b.js.DeleteKeyValue(ctx, bucket); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rs := results(11, 30, "1004@acme.example", "a2e6")
+	publishUntilDone(t, b, rs)
+	if d := cmp.Diff(ids(rs), streamIDs(t, b, cti.DefaultPrefix)); d != "" {
+		t.Errorf("stream (-published +stream):\n%s", d)
+	}
+}
+
+func TestReadyBeforeTheServer(t *testing.T) {
+	dir := t.TempDir()
+	s := startServer(t, ServerOptions{StoreDir: dir})
+	port, addr := portOf(t, s), s.URL()
+	s.Close()
+	b, err := New(Options{URL: addr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := b.Publish(deadline(t), results(1, 1, "a@b", "c")); !errors.Is(err, ErrNotReady) {
+		t.Errorf("Publish before Ready: %v, want ErrNotReady", err)
+	}
+	ready := make(chan error, 1)
+	ctx := deadline(t)
+	go func() { ready <- b.Ready(ctx) }()
+	startServer(t, ServerOptions{StoreDir: dir, Port: port})
+	if err := <-ready; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCloseEndsWaiting(t *testing.T) {
+	b, err := New(Options{URL: "nats://127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready, run := make(chan error, 1), make(chan error, 1)
+	go func() { ready <- b.Ready(context.Background()) }()
+	go func() { run <- b.Run(context.Background()) }()
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-ready; !errors.Is(err, ErrClosed) {
+		t.Errorf("Ready: %v, want ErrClosed", err)
+	}
+	if err := <-run; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if err := b.Publish(t.Context(), nil); err != nil {
+		t.Errorf("Publish of nothing: %v", err)
+	}
+	if err := b.Publish(t.Context(), results(1, 1, "a@b", "c")); !errors.Is(err, ErrClosed) {
+		t.Errorf("Publish: %v, want ErrClosed", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Errorf("second Close: %v", err)
+	}
+}
+
+func TestPublishStopsWithItsContext(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, _ := startBus(t, Options{URL: s.URL(), Window: 1})
+	b.mu.Lock()
+	b.win.push(&engine.Message{ID: "stuck"}) // never sent, so never confirmed
+	b.progress = time.Now()
+	b.mu.Unlock()
+	cause := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	rs := results(1, 2, "a@b.c", "d")
+	if err := b.Publish(ctx, rs); !errors.Is(err, cause) {
+		t.Errorf("Publish: %v, want the cause", err)
+	}
+	if err := b.Ready(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	publishUntilDone(t, b, rs)
+}
+
+func TestNoConfirmationInTime(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, _ := startBus(t, Options{URL: s.URL(), AckTimeout: 20 * time.Millisecond, FlushInterval: time.Millisecond})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.owed = true // keep Run from healing what this looks at
+	b.win.push(&engine.Message{ID: "stuck"})
+	b.progress = time.Now()
+	for b.down == nil {
+		if err := b.waitLocked(deadline(t), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !errors.Is(b.down, ErrAckTimeout) {
+		t.Errorf("down: %v, want ErrAckTimeout", b.down)
+	}
+}
+
+func TestTooLargeEventIsLeftOut(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, _ := startBus(t, Options{URL: s.URL()})
+	rs := []engine.Result{result(1, "a@b.c", "d", 1), result(2, "a@b.c", "d", 2), result(3, "a@b.c", "d", 1)}
+	rs[1].Messages[0].Payload = make([]byte, 2<<20)
+	huge := *rs[2].Call
+	huge.Data = string(make([]byte, 2<<20))
+	rs[2].Call = &huge
+	mustPublish(t, b, rs)
+	want := []string{rs[0].Messages[0].ID, rs[1].Messages[1].ID, rs[2].Messages[0].ID}
+	if d := cmp.Diff(want, streamIDs(t, b, cti.DefaultPrefix)); d != "" {
+		t.Errorf("stream (-want +got):\n%s", d)
+	}
+	if got := b.Stats().Rejected; got != 1 {
+		t.Errorf("Rejected = %d, want 1", got)
+	}
+}
+
+// Whatever the PBX puts into an id, it names one subject and no header.
+func TestHostileIDs(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, _ := startBus(t, Options{URL: s.URL()})
+	hostile := []string{
+		"a.b", "*", ">", "a b", "a\r\nNats-Msg-Id: x", "\x00", "ї", "$KV.cti-lines.x", "", ".", "a=b_c", `"%`, "x\xff",
+	}
+	var rs []engine.Result
+	for i, h := range hostile {
+		rs = append(rs, result(uint64(i+1), h+"@"+h, "call"+h, 1))
+	}
+	mustPublish(t, b, rs)
+	got := readStream(t, b, cti.DefaultPrefix)
+	if len(got) != len(hostile) {
+		t.Fatalf("%d messages, want %d", len(got), len(hostile))
+	}
+	for i, m := range got {
+		account, call := hostile[i]+"@"+hostile[i], "call"+hostile[i]
+		if want := cti.Subject(cti.DefaultPrefix, account, cti.CallInfoChanged, call); m.Subject() != want {
+			t.Errorf("subject = %q, want %q", m.Subject(), want)
+		}
+		if id := m.Headers().Values(HeaderID); len(id) != 1 || id[0] != rs[i].Messages[0].ID {
+			t.Errorf("ids = %q, want one", id)
+		}
+		unescaped, err := url.PathUnescape(m.Headers().Get(HeaderSubject))
+		if err != nil || unescaped != account+"/"+call {
+			t.Errorf("ce-subject = %q, want %q", unescaped, account+"/"+call)
+		}
+		if v := getCall(t, b, cti.DefaultPrefix, account, call); v.Position != uint64(i+1) {
+			t.Errorf("view of %q/%q is of position %d, want %d", account, call, v.Position, i+1)
+		}
+	}
+}
+
+func TestPrefixesDoNotMeet(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	live, _ := startBus(t, Options{URL: s.URL()})
+	replay, _ := startBus(t, Options{URL: s.URL(), Prefix: "replay.2026-10"})
+	mustPublish(t, live, results(1, 20, "1004@acme.example", "a2e6"))
+	mustPublish(t, replay, results(1, 10, "1004@acme.example", "a2e6"))
+	if got := len(readStream(t, live, cti.DefaultPrefix)); got != len(ids(results(1, 20, "", ""))) {
+		t.Errorf("%d live messages", got)
+	}
+	msgs := readStream(t, replay, "replay.2026-10")
+	if len(msgs) != len(ids(results(1, 10, "", ""))) {
+		t.Errorf("%d replayed messages", len(msgs))
+	}
+	if got, want := msgs[0].Subject(), "replay.2026-10.acme_example.1004.callInfoChanged.a2e6"; got != want {
+		t.Errorf("subject = %q, want %q", got, want)
+	}
+	if v := getCall(t, live, cti.DefaultPrefix, "1004@acme.example", "a2e6"); v.Position != 20 {
+		t.Errorf("live view is of position %d, want 20", v.Position)
+	}
+	if v := getCall(t, replay, "replay.2026-10", "1004@acme.example", "a2e6"); v.Position != 10 {
+		t.Errorf("replayed view is of position %d, want 10", v.Position)
+	}
+}
+
+func TestOverlappingStreamIsExplained(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	nc, err := nats.Connect(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := deadline(t)
+	if _, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "theirs", Subjects: []string{"cti.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	b, err := New(Options{URL: s.URL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	var hint *HintError
+	if err := b.Ready(short); !errors.As(err, &hint) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Ready: %v, want a hint and the deadline", err)
+	}
+}
+
+func TestStreamOptionsAreApplied(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, stop := startBus(t, Options{URL: s.URL()})
+	stop()
+	b, _ = startBus(t, Options{URL: s.URL(), MaxAge: time.Hour, MaxBytes: 1 << 20})
+	st, err := b.js.Stream(deadline(t), "CTI")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := st.CachedInfo().Config
+	if c.MaxAge != time.Hour || c.MaxBytes != 1<<20 || c.Duplicates != 2*time.Minute ||
+		c.Retention != jetstream.LimitsPolicy || c.Storage != jetstream.FileStorage || c.Discard != jetstream.DiscardOld {
+		t.Errorf("stream config %+v", c)
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	for name, o := range map[string]Options{
+		"wildcard prefix": {Prefix: "cti.>"}, "empty token": {Prefix: "cti..v1"}, "blank": {Prefix: "a b"},
+		"stream with dot": {Stream: "a.b"}, "source": {Source: "a b"}, "interval": {FlushInterval: -1},
+		"window": {Window: -1}, "age": {MaxAge: time.Second}, "ttl": {EndedTTL: 1}, "bytes": {MaxBytes: -1},
+		"replicas": {Replicas: 9}, "ack": {AckTimeout: -1}, "credentials": {Credentials: "/nowhere/x.creds"},
+	} {
+		b, err := New(o)
+		if err == nil {
+			b.Close()
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestNamesOfPrefixesDiffer(t *testing.T) {
+	seen := map[string]string{}
+	for _, p := range []string{"cti.v1", "cti-v1", "cti_v1", "cti", "a.-b", "a-.b", "a._b", "a_.b", "a-u", "a_", "CTI.v1"} {
+		for _, n := range []string{StreamName(p), CallsBucket(p), LinesBucket(p)} {
+			if q, ok := seen[n]; ok {
+				t.Errorf("%s and %s share %s", p, q, n)
+			}
+			seen[n] = p
+		}
+	}
+	if StreamName("cti.v1") != "CTI" || CallsBucket("cti.v1") != "cti-calls" || LinesBucket("cti.v1") != "cti-lines" {
+		t.Error("the default prefix must give the names of the design")
+	}
+}
+
+func TestServerErrorsHaveHints(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	_, err := StartServer(ServerOptions{StoreDir: t.TempDir(), Port: portOf(t, s)})
+	var hint *HintError
+	if !errors.Is(err, ErrPortInUse) || !errors.As(err, &hint) {
+		t.Errorf("taken port: %v", err)
+	}
+	_, err = StartServer(ServerOptions{StoreDir: "/dev/null/x", Port: -1})
+	if !errors.Is(err, ErrStoreDir) || !errors.As(err, &hint) {
+		t.Errorf("store folder: %v", err)
+	}
+	if _, err = StartServer(ServerOptions{}); err == nil {
+		t.Error("no store folder was accepted")
+	}
+}
+
+// getCall reads one call's view.
+func getCall(t testing.TB, b *Bus, prefix, account, call string) cti.CallView {
+	t.Helper()
+	var v cti.CallView
+	get(t, b, CallsBucket(prefix), cti.CallKey(account, call), &v)
+	return v
+}
+
+func get(t testing.TB, b *Bus, bucket, key string, v any) jetstream.KeyValueEntry {
+	t.Helper()
+	ctx := deadline(t)
+	kv, err := b.js.KeyValue(ctx, bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := kv.Get(ctx, key)
+	if err != nil {
+		t.Fatalf("get %s: %v", key, err)
+	}
+	if err := json.Unmarshal(e.Value(), v); err != nil {
+		t.Fatalf("value of %s: %v: %s", key, err, e.Value())
+	}
+	return e
+}
+
+// BenchmarkPublish is the way of a position to its confirmation: 1.5 CTI events
+// and two views each, over a thousand calls of two hundred agents.
+func BenchmarkPublish(b *testing.B) {
+	s := startServer(b, ServerOptions{})
+	bus, _ := startBus(b, Options{URL: s.URL(), Logger: slog.New(slog.DiscardHandler)})
+	var story []engine.Result
+	for p := uint64(1); p <= 2048; p++ {
+		story = append(story, result(p, fmt.Sprintf("%d@acme.example", 1000+p%200),
+			fmt.Sprintf("a2e60000-0000-4000-8000-%012d", p%1000), 1+int(p%2)))
+	}
+	const batch = 64
+	ctx := context.Background()
+	messages, position := 0, uint64(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		rs := make([]engine.Result, 0, batch)
+		for range batch {
+			r := story[position%uint64(len(story))]
+			position++
+			r.Position = position
+			r.Messages = append([]engine.Message(nil), r.Messages...)
+			for i := range r.Messages {
+				r.Messages[i].ID = testLog + "." + strconv.FormatUint(position, 10) + "." + strconv.Itoa(i)
+			}
+			messages += len(r.Messages)
+			rs = append(rs, r)
+		}
+		if err := bus.Publish(ctx, rs); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := bus.Flush(ctx); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(messages)/b.Elapsed().Seconds(), "msgs/s")
+	b.ReportMetric(float64(position)/b.Elapsed().Seconds(), "positions/s")
+	b.ReportMetric(float64(bus.Stats().ViewWrites)/b.Elapsed().Seconds(), "views/s")
+}
+
+// BenchmarkPublishMsgAsync is the peer: nats.go's own asynchronous publishing of
+// a message with the same headers and payload, without positions, views and
+// what happens when it fails.
+func BenchmarkPublishMsgAsync(b *testing.B) {
+	s := startServer(b, ServerOptions{})
+	bus, _ := startBus(b, Options{URL: s.URL()})
+	js, err := jetstream.New(bus.Conn(), jetstream.WithPublishAsyncMaxPending(4096))
+	if err != nil {
+		b.Fatal(err)
+	}
+	enc := newEncoder(cti.DefaultPrefix, "callstate")
+	r := result(1, "1004@acme.example", "a2e60000-0000-4000-8000-000000000001", 1)
+	n := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		n++
+		m := &r.Messages[0]
+		m.ID = testLog + "." + strconv.Itoa(n) + ".0"
+		msg := *enc.encode(m, "")
+		msg.Header = nats.Header{}
+		for k, v := range enc.msg.Header {
+			msg.Header[k] = []string{v[0]}
+		}
+		if _, err := js.PublishMsgAsync(&msg); err != nil {
+			b.Fatal(err)
+		}
+	}
+	<-js.PublishAsyncComplete()
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "msgs/s")
+}
+
+// BenchmarkPublishEvents is Publish without views, one CTI event an iteration,
+// to set beside BenchmarkPublishMsgAsync.
+func BenchmarkPublishEvents(b *testing.B) {
+	s := startServer(b, ServerOptions{})
+	bus, _ := startBus(b, Options{URL: s.URL()})
+	ctx, position := context.Background(), uint64(0)
+	story := result(1, "1004@acme.example", "a2e60000-0000-4000-8000-000000000001", 1)
+	story.Call, story.Line = nil, nil
+	b.ReportAllocs()
+	for b.Loop() {
+		position++
+		r := story
+		r.Position = position
+		r.Messages = append([]engine.Message(nil), r.Messages...)
+		r.Messages[0].ID = testLog + "." + strconv.FormatUint(position, 10) + ".0"
+		if err := bus.Publish(ctx, []engine.Result{r}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := bus.Flush(ctx); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(position)/b.Elapsed().Seconds(), "msgs/s")
+}
+
+func BenchmarkEncode(b *testing.B) {
+	e := newEncoder(cti.DefaultPrefix, "callstate")
+	r := result(1, "1004@acme.example", "a2e60000-0000-4000-8000-000000000001", 1)
+	b.ReportAllocs()
+	for b.Loop() {
+		e.encode(&r.Messages[0], "_INBOX.x.m.1.1")
+	}
+}

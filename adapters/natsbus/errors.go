@@ -1,0 +1,33 @@
+package natsbus
+
+import "errors"
+
+// Errors of the bus.
+var (
+	// ErrNotReady is matched by the error that Publish and Flush return while the
+	// bus is away: what was not confirmed is to be published again, from
+	// Confirmed()+1, when Ready says so.
+	ErrNotReady = errors.New("natsbus: not ready")
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("natsbus: closed")
+	// ErrAckTimeout is the cause when the server confirms nothing for AckTimeout.
+	ErrAckTimeout = errors.New("natsbus: no confirmation from JetStream in time")
+)
+
+// Errors of the embedded server.
+var (
+	// ErrPortInUse is matched when another process listens on the port.
+	ErrPortInUse = errors.New("natsbus: port in use")
+	// ErrStoreDir is matched when the store folder cannot be made or written.
+	ErrStoreDir = errors.New("natsbus: store folder not writable")
+)
+
+// HintError is an error with advice for the operator.
+type HintError struct {
+	Err  error
+	Hint string // one sentence: what to do
+}
+
+func (e *HintError) Error() string { return e.Err.Error() + " (" + e.Hint + ")" }
+
+func (e *HintError) Unwrap() error { return e.Err }

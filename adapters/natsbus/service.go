@@ -1,0 +1,464 @@
+package natsbus
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/events/cti"
+)
+
+// Queries is what the service asks of the engine. Its methods are called by
+// several goroutines at once and return when ctx ends at the latest. What they
+// return is encoded after they returned and must not change any more.
+//
+// An error that matches ErrUnavailable is answered as unavailable, any other as
+// internal; its text goes to our log, not to the caller.
+type Queries interface {
+	// Call returns one call's view, and false where it is not known.
+	Call(ctx context.Context, key events.CallKey) (cti.CallView, bool, error)
+	// Calls returns the calls that f lets through, the latest first.
+	Calls(ctx context.Context, f CallFilter) ([]cti.CallView, error)
+	// History returns the stored events of the calls that f names, in order of
+	// position, each with the CTI events that follow from it.
+	History(ctx context.Context, f HistoryFilter) ([]HistoryEntry, error)
+	// Line returns one account's line, and false where it is not known.
+	Line(ctx context.Context, account string) (cti.LineView, bool, error)
+	// Lines returns the lines of a domain, of all domains where it is empty,
+	// sorted by account.
+	Lines(ctx context.Context, f LineFilter) ([]cti.LineView, error)
+	// Status describes the engine.
+	Status(ctx context.Context) (Status, error)
+}
+
+// ErrUnavailable says that a query cannot be answered now, and may be later.
+var ErrUnavailable = errors.New("natsbus: unavailable")
+
+// CallFilter says which calls; empty fields let all through.
+type CallFilter struct {
+	CallID  string `json:"callId,omitempty"`
+	Account string `json:"account,omitempty"`
+	Domain  string `json:"domain,omitempty"`
+	Live    bool   `json:"live,omitempty"`  // only calls that have not ended
+	Limit   int    `json:"limit,omitempty"` // 1 to 1000; the service makes 0 100
+}
+
+// HistoryFilter says whose history. An empty Account means all accounts' calls
+// of CallID.
+type HistoryFilter struct {
+	Account string `json:"account,omitempty"`
+	CallID  string `json:"callId"`
+	After   uint64 `json:"after,omitempty"` // only positions above it
+	Limit   int    `json:"limit,omitempty"` // 1 to 1000; the service makes 0 1000
+}
+
+// LineFilter says which lines.
+type LineFilter struct {
+	Domain string `json:"domain,omitempty"`
+	After  string `json:"after,omitempty"` // only accounts that sort after it
+	Limit  int    `json:"limit,omitempty"` // 1 to 1000; the service makes 0 100
+}
+
+// HistoryEntry is one stored event and the CTI events that follow from it.
+type HistoryEntry struct {
+	Type    events.Type     `json:"type"`
+	Event   *events.Event   `json:"event"`
+	Payload json.RawMessage `json:"payload,omitempty"` // of the event; the service fills it in where it is nil
+	CTI     []cti.Event     `json:"cti,omitempty"`
+}
+
+// Status describes a running engine.
+type Status struct {
+	Version   string             `json:"version"` // the service fills it in where it is empty
+	Log       string             `json:"log"`     // id of the log
+	StartedAt events.Time        `json:"startedAt,omitempty"`
+	Position  uint64             `json:"position"`  // last stored event
+	Folded    uint64             `json:"folded"`    // last event folded
+	Confirmed uint64             `json:"confirmed"` // last event whose CTI events are in the stream
+	Live      int                `json:"live"`      // calls that have not ended
+	Lines     int                `json:"lines"`
+	Frames    events.FrameCounts `json:"frames"`
+	Links     []LinkStatus       `json:"links"`
+	Bus       Stats              `json:"bus"`
+}
+
+// LinkStatus is one connection to a PBX.
+type LinkStatus struct {
+	Adapter   string      `json:"adapter"`
+	Domain    string      `json:"domain,omitempty"`
+	Connected bool        `json:"connected"`
+	Since     events.Time `json:"since,omitempty"`
+	Reason    string      `json:"reason,omitempty"` // why it is not connected
+}
+
+// Error codes of the service, in the header Nats-Service-Error-Code.
+const (
+	CodeBadRequest  = "bad-request" // the request is not understood; repeating it is useless
+	CodeNotFound    = "not-found"   // no such call or line
+	CodeUnavailable = "unavailable" // not now: starting, stopping or overloaded
+	CodeInternal    = "internal"    // our fault; the log says more
+)
+
+const (
+	serviceName      = "callstate"
+	servicePrefix    = "callstate.v1"
+	defaultLimit     = 100
+	maxLimit         = 1000
+	maxRequest       = 16 << 10 // bytes; a request is two ids and a number
+	defaultQueryTime = 5 * time.Second
+)
+
+// ServiceOptions configure the service. The zero value of a field means its default.
+type ServiceOptions struct {
+	Prefix  string        // of the subjects; "" means callstate.v1
+	Version string        // semantic; "" means that of the build
+	Timeout time.Duration // of one query; 0 means 5 s
+	Logger  *slog.Logger  // nil means discard
+}
+
+// Service answers queries over NATS. Several instances under one prefix share
+// the work, each request going to one of them.
+type Service struct {
+	q   Queries
+	o   ServiceOptions
+	nc  *nats.Conn
+	svc micro.Service
+
+	mu      sync.Mutex // guards closing, and Add of running against it
+	closing bool
+	running sync.WaitGroup
+}
+
+// StartService registers the service on nc. The caller closes it before the
+// connection.
+func StartService(nc *nats.Conn, q Queries, o ServiceOptions) (*Service, error) {
+	if o.Prefix == "" {
+		o.Prefix = servicePrefix
+	}
+	if o.Version == "" {
+		o.Version = buildVersion()
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultQueryTime
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if !validPrefix(o.Prefix) {
+		return nil, fmt.Errorf("natsbus: service prefix %q: want tokens of letters, digits, '-' and '_', joined by dots", o.Prefix)
+	}
+	s := &Service{q: q, o: o, nc: nc}
+	svc, err := micro.AddService(nc, micro.Config{
+		Name: serviceName, Version: o.Version, Description: "call state of a PBX: calls, lines, history",
+		QueueGroup: serviceName,
+		ErrorHandler: func(_ micro.Service, err *micro.NATSError) {
+			o.Logger.Warn("service", "err", err)
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("natsbus: start service: %w", err)
+	}
+	s.svc = svc
+	for _, e := range []struct {
+		verb   string
+		answer func(context.Context, []byte) (any, error)
+	}{
+		{"calls.get", s.callsGet},
+		{"calls.list", s.callsList},
+		{"calls.history", s.callsHistory},
+		{"lines.get", s.linesGet},
+		{"lines.list", s.linesList},
+		{"status", s.status},
+	} {
+		subject := o.Prefix + "." + e.verb
+		name := strings.ReplaceAll(e.verb, ".", "-")
+		if err := svc.AddEndpoint(name, s.handler(e.verb, e.answer), micro.WithEndpointSubject(subject)); err != nil {
+			s.Close()
+			return nil, fmt.Errorf("natsbus: endpoint %s: %w", subject, err)
+		}
+	}
+	return s, nil
+}
+
+// Close takes no more requests and waits for those under way.
+func (s *Service) Close() error {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		s.running.Wait()
+		return nil
+	}
+	s.closing = true
+	s.mu.Unlock()
+	err := s.svc.Stop()
+	s.running.Wait()
+	if err != nil {
+		return fmt.Errorf("natsbus: stop service: %w", err)
+	}
+	return nil
+}
+
+// requestError is a refusal; text is for the caller.
+type requestError struct{ code, text string }
+
+func (e *requestError) Error() string { return e.code + ": " + e.text }
+
+func badRequest(format string, v ...any) error {
+	return &requestError{CodeBadRequest, fmt.Sprintf(format, v...)}
+}
+
+// handler runs answer for each request; each endpoint has a goroutine of its own.
+func (s *Service) handler(verb string, answer func(context.Context, []byte) (any, error)) micro.HandlerFunc {
+	return func(r micro.Request) {
+		s.mu.Lock()
+		closing := s.closing
+		if !closing {
+			s.running.Add(1)
+		}
+		s.mu.Unlock()
+		if closing {
+			_ = r.Error(CodeUnavailable, "stopping", nil)
+			return
+		}
+		defer s.running.Done()
+		ctx, cancel := context.WithTimeout(context.Background(), s.o.Timeout)
+		defer cancel()
+		body, err := s.answer(ctx, r.Data(), answer)
+		if err == nil {
+			if err = r.Respond(body); err != nil {
+				s.o.Logger.Warn("service answer not sent", "endpoint", verb, "err", err)
+			}
+			return
+		}
+		refusal := s.refusal(verb, err)
+		if err := r.Error(refusal.code, refusal.text, nil); err != nil {
+			s.o.Logger.Warn("service answer not sent", "endpoint", verb, "err", err)
+		}
+	}
+}
+
+func (s *Service) answer(ctx context.Context, data []byte, answer func(context.Context, []byte) (any, error)) ([]byte, error) {
+	if len(data) > maxRequest {
+		return nil, badRequest("request of %d bytes, at most %d", len(data), maxRequest)
+	}
+	v, err := answer(ctx, data)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	if limit := s.nc.MaxPayload(); int64(b.Len()) > limit {
+		return nil, badRequest("answer of %d bytes, NATS carries %d: ask with a lower limit", b.Len(), limit)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// refusal turns an error into what the caller is told; what is our fault is
+// logged and not told.
+func (s *Service) refusal(verb string, err error) *requestError {
+	var e *requestError
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.Is(err, ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		s.o.Logger.Warn("query not answered", "endpoint", verb, "err", err)
+		return &requestError{CodeUnavailable, "not now, try again"}
+	default:
+		s.o.Logger.Error("query failed", "endpoint", verb, "err", err)
+		return &requestError{CodeInternal, "query failed, the log of callstate says why"}
+	}
+}
+
+// decodeRequest reads a request; an empty one is {}. An unknown member is an
+// error, since a misspelt filter would let everything through.
+func decodeRequest(data []byte, v any) error {
+	if len(bytes.TrimSpace(data)) == 0 {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return badRequest("%v", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return badRequest("more than one JSON value")
+	}
+	return nil
+}
+
+func setLimit(limit *int, byDefault int) error {
+	if *limit == 0 {
+		*limit = byDefault
+	}
+	if *limit < 1 || *limit > maxLimit {
+		return badRequest("limit %d, want 1 to %d", *limit, maxLimit)
+	}
+	return nil
+}
+
+func (s *Service) callsGet(ctx context.Context, data []byte) (any, error) {
+	var r struct {
+		Account string `json:"account"`
+		CallID  string `json:"callId"`
+	}
+	if err := decodeRequest(data, &r); err != nil {
+		return nil, err
+	}
+	if r.CallID == "" {
+		return nil, badRequest("callId is missing")
+	}
+	calls := []cti.CallView{}
+	if r.Account == "" {
+		found, err := s.q.Calls(ctx, CallFilter{CallID: r.CallID, Limit: maxLimit})
+		if err != nil {
+			return nil, err
+		}
+		calls = append(calls, found...)
+	} else if v, ok, err := s.q.Call(ctx, events.CallKey{Account: r.Account, Call: r.CallID}); err != nil {
+		return nil, err
+	} else if ok {
+		calls = append(calls, v)
+	}
+	if len(calls) == 0 {
+		return nil, &requestError{CodeNotFound, "no such call"}
+	}
+	return callsAnswer{calls}, nil
+}
+
+type callsAnswer struct {
+	Calls []cti.CallView `json:"calls"`
+}
+
+func (s *Service) callsList(ctx context.Context, data []byte) (any, error) {
+	var f CallFilter
+	if err := decodeRequest(data, &f); err != nil {
+		return nil, err
+	}
+	if err := setLimit(&f.Limit, defaultLimit); err != nil {
+		return nil, err
+	}
+	calls, err := s.q.Calls(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	return callsAnswer{append([]cti.CallView{}, calls...)}, nil
+}
+
+func (s *Service) callsHistory(ctx context.Context, data []byte) (any, error) {
+	var f HistoryFilter
+	if err := decodeRequest(data, &f); err != nil {
+		return nil, err
+	}
+	if f.CallID == "" {
+		return nil, badRequest("callId is missing")
+	}
+	if err := setLimit(&f.Limit, maxLimit); err != nil {
+		return nil, err
+	}
+	entries, err := s.q.History(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	if len(entries) == 0 && f.After == 0 {
+		return nil, &requestError{CodeNotFound, "no such call"}
+	}
+	out := append([]HistoryEntry{}, entries...)
+	for i := range out {
+		e := &out[i]
+		if e.Event == nil {
+			return nil, errors.New("history entry without an event")
+		}
+		e.Type = e.Event.Type()
+		if e.Payload == nil && e.Event.Payload != nil {
+			if e.Payload, err = json.Marshal(e.Event.Payload); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return struct {
+		Events []HistoryEntry `json:"events"`
+		More   bool           `json:"more"` // ask again, after the last position
+	}{out, len(out) >= f.Limit}, nil
+}
+
+func (s *Service) linesGet(ctx context.Context, data []byte) (any, error) {
+	var r struct {
+		Account string `json:"account"`
+	}
+	if err := decodeRequest(data, &r); err != nil {
+		return nil, err
+	}
+	if r.Account == "" {
+		return nil, badRequest("account is missing")
+	}
+	v, ok, err := s.q.Line(ctx, r.Account)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, &requestError{CodeNotFound, "no such account"}
+	}
+	return v, nil
+}
+
+func (s *Service) linesList(ctx context.Context, data []byte) (any, error) {
+	var f LineFilter
+	if err := decodeRequest(data, &f); err != nil {
+		return nil, err
+	}
+	if err := setLimit(&f.Limit, defaultLimit); err != nil {
+		return nil, err
+	}
+	lines, err := s.q.Lines(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		Lines []cti.LineView `json:"lines"`
+		More  bool           `json:"more"` // ask again, after the last account
+	}{append([]cti.LineView{}, lines...), len(lines) >= f.Limit}, nil
+}
+
+func (s *Service) status(ctx context.Context, data []byte) (any, error) {
+	if err := decodeRequest(data, &struct{}{}); err != nil {
+		return nil, err
+	}
+	st, err := s.q.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if st.Version == "" {
+		st.Version = s.o.Version
+	}
+	if st.Links == nil {
+		st.Links = []LinkStatus{}
+	}
+	return st, nil
+}
+
+// buildVersion is the module's version as semver without the v, 0.0.0 for a
+// build from a working copy.
+func buildVersion() string {
+	if bi, ok := debug.ReadBuildInfo(); ok {
+		if v, ok := strings.CutPrefix(bi.Main.Version, "v"); ok {
+			return v
+		}
+	}
+	return "0.0.0"
+}

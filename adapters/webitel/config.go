@@ -1,0 +1,167 @@
+package webitel
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Mode says what one connection watches.
+type Mode string
+
+// The modes.
+const (
+	// ModeDomain is a technical account that subscribes to the SE: names and so
+	// sees every leg of its domain.
+	ModeDomain Mode = "domain"
+	// ModeAccount is an agent's own account and sees the agent's own legs.
+	ModeAccount Mode = "account"
+)
+
+// Secret is a password. Every verb of fmt and slog prints it as "***"; only its
+// conversion to a string and the encoders of JSON and TOML show it.
+type Secret string
+
+// Format prints three stars, whatever the verb.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("***")) }
+
+// LogValue keeps the secret out of logs.
+func (Secret) LogValue() slog.Value { return slog.StringValue("***") }
+
+// Duration is a [time.Duration] that is written as text ("25s") in JSON and TOML.
+type Duration time.Duration
+
+// MarshalText is the inverse of UnmarshalText.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText reads what [time.ParseDuration] reads.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("webitel: %w", err)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// User is one account of the PBX.
+type User struct {
+	Login       string `json:"login" toml:"login"` // number@domain, or "root"
+	Password    Secret `json:"password" toml:"password"`
+	UseWebPhone bool   `json:"useWebPhone,omitempty" toml:"useWebPhone,omitempty"`
+}
+
+// Config is how to reach a Webitel server. A zero duration means its default. The
+// connection strings, the users and what they hold have the names that the
+// Creatio connector gives them.
+type Config struct {
+	ConnectionString       string `json:"webitelConnectionString" toml:"webitelConnectionString"`                                 // ws:// or wss://host:port/path
+	WebRTCConnectionString string `json:"webitelWebrtcConnectionString,omitempty" toml:"webitelWebrtcConnectionString,omitempty"` // the Verto socket
+	Users                  []User `json:"users" toml:"users"`
+	Mode                   Mode   `json:"mode,omitempty" toml:"mode,omitempty"` // of every user; default domain
+
+	PingInterval Duration `json:"pingInterval,omitempty" toml:"pingInterval,omitempty"` // default 25 s; negative: no ping
+	PingDeadline Duration `json:"pingDeadline,omitempty" toml:"pingDeadline,omitempty"` // silence after a ping that is a loss; default 10 s
+	BackoffMin   Duration `json:"backoffMin,omitempty" toml:"backoffMin,omitempty"`     // default 1 s
+	BackoffMax   Duration `json:"backoffMax,omitempty" toml:"backoffMax,omitempty"`     // default 30 s
+	// Settle is from the last reply of the sign-in until the connection counts as
+	// settled: the server answers before its broker delivers, and lost everything
+	// raised in the first 100 ms (captures 12, 16). Default 500 ms; negative: none.
+	Settle Duration `json:"settle,omitempty" toml:"settle,omitempty"`
+	// ReplyTimeout is how long a command waits for its reply, default 15 s;
+	// LongReplyTimeout is for the commands whose reply waits until somebody
+	// answers a phone, default 90 s.
+	ReplyTimeout     Duration `json:"replyTimeout,omitempty" toml:"replyTimeout,omitempty"`
+	LongReplyTimeout Duration `json:"longReplyTimeout,omitempty" toml:"longReplyTimeout,omitempty"`
+	WriteTimeout     Duration `json:"writeTimeout,omitempty" toml:"writeTimeout,omitempty"` // default 10 s
+	// MaxFrame is the largest frame that is read, in bytes; default, and at most,
+	// [MaxFrame]. A larger one is quarantined and ends the connection.
+	MaxFrame int `json:"maxFrame,omitempty" toml:"maxFrame,omitempty"`
+
+	TLS *tls.Config `json:"-" toml:"-"` // for wss; nil means the system's roots
+}
+
+// withDefaults fills what is zero.
+func (c Config) withDefaults() Config {
+	def := func(d *Duration, v time.Duration) {
+		if *d == 0 {
+			*d = Duration(v)
+		}
+	}
+	if c.Mode == "" {
+		c.Mode = ModeDomain
+	}
+	def(&c.PingInterval, 25*time.Second)
+	def(&c.PingDeadline, 10*time.Second)
+	def(&c.BackoffMin, time.Second)
+	def(&c.BackoffMax, 30*time.Second)
+	def(&c.Settle, 500*time.Millisecond)
+	def(&c.ReplyTimeout, 15*time.Second)
+	def(&c.LongReplyTimeout, 90*time.Second)
+	def(&c.WriteTimeout, 10*time.Second)
+	if c.MaxFrame == 0 || c.MaxFrame > MaxFrame {
+		c.MaxFrame = MaxFrame
+	}
+	return c
+}
+
+// Validate reports every setting that cannot work.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("webitel: "+format, args...)) }
+	if err := validURL(c.ConnectionString); err != nil {
+		bad("webitelConnectionString: %w", err)
+	}
+	if c.WebRTCConnectionString != "" {
+		if err := validURL(c.WebRTCConnectionString); err != nil {
+			bad("webitelWebrtcConnectionString: %w", err)
+		}
+	}
+	switch c.Mode {
+	case "", ModeDomain, ModeAccount:
+	default:
+		bad("mode %q is neither domain nor account", c.Mode)
+	}
+	if len(c.Users) == 0 {
+		bad("users is empty")
+	}
+	for i, u := range c.Users {
+		number, domain, ok := strings.Cut(u.Login, "@")
+		if u.Login != "root" && (!ok || number == "" || domain == "") {
+			bad("users[%d]: login %q is not number@domain", i, u.Login)
+		}
+		if u.Password == "" {
+			bad("users[%d]: no password", i)
+		}
+	}
+	for name, d := range map[string]Duration{
+		"pingDeadline": c.PingDeadline, "backoffMin": c.BackoffMin, "backoffMax": c.BackoffMax,
+		"replyTimeout": c.ReplyTimeout, "longReplyTimeout": c.LongReplyTimeout, "writeTimeout": c.WriteTimeout,
+	} {
+		if d < 0 {
+			bad("%s is negative", name)
+		}
+	}
+	if c.MaxFrame < 0 {
+		bad("maxFrame is negative")
+	}
+	return errors.Join(errs...)
+}
+
+// validURL does not quote the address: it may hold a password.
+func validURL(s string) error {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return errors.New("not a URL")
+	case u.Scheme != "ws" && u.Scheme != "wss":
+		return fmt.Errorf("scheme %q is neither ws nor wss", u.Scheme)
+	case u.Host == "":
+		return errors.New("no host")
+	}
+	return nil
+}
