@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// env is what a verb has of the world.
+type env struct {
+	getenv func(string) string
+	in     io.Reader
+	out    io.Writer // data
+	errw   io.Writer // messages
+	color  bool      // out is a terminal
+	level  slog.LevelVar
+}
+
+// exitError ends the process with a code of its own. Its message has been printed.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// errUsage is matched by errors of the command line: exit code 2.
+var errUsage = errors.New("usage")
+
+// realMain runs one verb and returns the exit code: 0, 1 for a failure, 2 for a
+// command line that cannot be understood.
+func realMain(args []string, getenv func(string) string, in io.Reader, out, errw io.Writer) int {
+	// The first signal drains, the second ends at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	e := &env{getenv: getenv, in: in, out: out, errw: errw, color: isTerminal(out) && getenv("NO_COLOR") == ""}
+	cmd := newRoot(e)
+	cmd.SetArgs(args)
+	cmd.SetIn(in)
+	cmd.SetOut(out)
+	cmd.SetErr(errw)
+	err := cmd.ExecuteContext(ctx)
+	var exit exitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return int(exit)
+	case errors.Is(err, errUsage):
+		e.fail(err)
+		fmt.Fprintln(errw, "callstate: see callstate help")
+		return 2
+	default:
+		e.fail(err)
+		return 1
+	}
+}
+
+func newRoot(e *env) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "callstate",
+		Short: "the truth about your calls: an event-sourced call-state engine for Webitel",
+		Long: `callstate connects to a Webitel PBX, keeps what it says about calls in a durable
+log, folds the log through a state machine per call, and publishes the CTI model
+on NATS.
+
+Standard output is for data, standard error for messages. Exit codes: 0 done,
+1 failed, 2 the command line cannot be understood.
+
+To see it work with nothing set up:  callstate demo`,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			level, _ := cmd.Flags().GetString("log-level")
+			if err := e.level.UnmarshalText([]byte(level)); err != nil {
+				return fmt.Errorf("%w: --log-level %q: want debug, info, warn or error", errUsage, level)
+			}
+			return nil
+		},
+	}
+	root.PersistentFlags().String("log-level", "info", "messages on standard error: debug, info, warn or error")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
+	root.AddCommand(
+		newRun(e), newDemo(e), newProject(e), newConformance(e), newWatch(e), newCalls(e), newHistory(e), newVersion(e),
+	)
+	return root
+}
+
+// usageArgs makes cobra's complaint about arguments an error of usage.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return fmt.Errorf("%w: %w", errUsage, err)
+		}
+		return nil
+	}
+}
+
+// logger writes messages for people to standard error.
+func (e *env) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(e.errw, &slog.HandlerOptions{Level: &e.level}))
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+)
+
+func newRun(e *env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "the daemon: connect to Webitel, keep the log, publish on NATS",
+		Long: `Connects to the Webitel servers of the configuration and works until it is told to
+stop. The first SIGINT or SIGTERM drains: what was received is stored and published
+before the process ends. The second ends it at once; nothing that is in the log is
+lost by that, and what was not published is published at the next start.
+
+Settings come from flags, from the environment (CALLSTATE_ and the flag's name, such
+as CALLSTATE_DATA), and from a TOML file, in this order of precedence. A password
+comes from the file, from --password-file, or from ` + envPassword + `.`,
+		Example: `  callstate run --webitel ws://pbx.example:871/ --login watcher@acme.example --password-file secret
+  callstate run --config callstate.toml --nats nats://127.0.0.1:4222`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(cmd, e.getenv)
+			if err != nil {
+				return err
+			}
+			logger := e.logger()
+			a, err := openApp(cfg, logger)
+			if err != nil {
+				return err
+			}
+			defer a.close()
+			if a.server != nil {
+				logger.Info("embedded NATS server", "url", a.server.URL(), "note", "no users are configured: it listens for this machine alone unless told otherwise")
+			}
+			logger.Info("running", "data", cfg.Data, "log_id", a.store.ID(), "prefix", cfg.Prefix)
+			err = a.run(cmd.Context())
+			logger.Info("stopped", "position", a.store.Last())
+			return err
+		},
+	}
+	configFlags(cmd.Flags())
+	return cmd
+}
