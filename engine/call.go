@@ -221,6 +221,7 @@ func (c *call) reinstate(m *machine, ev *events.Event) bool {
 func (c *call) details(p *events.CallDetails) {
 	if p.Cause != "" {
 		c.hangup.Cause, c.hangup.CauseCode = p.Cause, p.CauseCode
+		c.inferred = "" // the switch confirms the end
 	}
 	if p.By != "" {
 		c.hangup.By = p.By

@@ -33,6 +33,9 @@ const (
 	// known for what they are (client quirk 35: a missing DESTROY must not keep it
 	// for ever).
 	keepLeg = time.Minute
+	// keepDoubtful is the same for a leg whose end was inferred: it may turn out
+	// to be alive.
+	keepDoubtful = time.Hour
 	// maxWaiting bounds the frames that wait for one leg; the oldest are given up.
 	maxWaiting = 64
 )
@@ -68,6 +71,7 @@ type correlator struct {
 	waiting  map[string]*waitingLeg
 	awaited  map[string]string // legs not seen yet that were bridged, and with whom
 	gone     []*leg            // ended, oldest first
+	doubtful []*leg            // ended by inference, oldest first
 	now      events.Time
 	frames   events.FrameCounts
 
@@ -98,7 +102,8 @@ type leg struct {
 	seen     seqWindow
 	endedAt  events.Time // by the switch's clock
 	goneAt   events.Time // by ours
-	answered, held, ended, parked,
+	since    events.Time // first event, by ours
+	answered, held, ended, inferred, parked,
 	conference, recording, detailed, onServer bool
 }
 
@@ -229,6 +234,8 @@ func (k *correlator) decide(in *Input) disposition {
 		d = k.observeLeg(in.Leg)
 	case in.Link != nil:
 		k.observeLink(in.Link)
+	case in.snapshot != nil:
+		in.snapshot.answer <- k.compare(&in.snapshot.Snapshot)
 	}
 	for i := range in.Agents {
 		k.observeAgent(&in.Agents[i])
@@ -313,6 +320,11 @@ func (k *correlator) observeAgent(o *AgentObservation) {
 func (k *correlator) observeLink(o *LinkObservation) {
 	if o.At != 0 {
 		k.at = o.At
+	}
+	if o.Kind == LinkResynced {
+		ev := k.emit(events.CallKey{}, "", "", &events.LinkResynced{Live: o.Live, Opened: o.Opened, Closed: o.Closed})
+		ev.Domain = o.Domain
+		return
 	}
 	conn := k.in.Source.Connection
 	var gone []string
@@ -407,11 +419,15 @@ func (k *correlator) settle(id string, begin int) {
 
 // forget drops legs that ended long ago, with their calls and conversations.
 func (k *correlator) forget() {
-	deadline := k.now.Add(-keepLeg)
-	for len(k.gone) > 0 && k.gone[0].goneAt < deadline {
-		l := k.gone[0]
-		k.gone = k.gone[1:]
-		if !l.ended {
+	k.gone = k.forgetBefore(k.gone, k.now.Add(-keepLeg))
+	k.doubtful = k.forgetBefore(k.doubtful, k.now.Add(-keepDoubtful))
+}
+
+func (k *correlator) forgetBefore(gone []*leg, deadline events.Time) []*leg {
+	for len(gone) > 0 && gone[0].goneAt < deadline {
+		l := gone[0]
+		gone = gone[1:]
+		if !l.ended || k.legs[l.id] != l {
 			continue // reinstated
 		}
 		delete(k.legs, l.id)
@@ -427,6 +443,7 @@ func (k *correlator) forget() {
 			}
 		}
 	}
+	return gone
 }
 
 // splitAccount splits number@domain.

@@ -18,7 +18,10 @@ func (k *correlator) evolve(ev *events.Event) {
 		k.newCall(ev, p)
 		return
 	case *events.CallLegAdded:
-		if c := k.calls[ev.Key()]; c != nil {
+		c := k.calls[ev.Key()]
+		if l := k.legs[ev.Leg]; l != nil && l.call == c {
+			l.ended, l.inferred = false, false
+		} else if c != nil {
 			k.newLeg(ev, c).otherLeg = p.OtherLeg
 		}
 		return
@@ -73,7 +76,7 @@ func (k *correlator) newCall(ev *events.Event, p *events.CallNew) {
 }
 
 func (k *correlator) newLeg(ev *events.Event, c *callRef) *leg {
-	l := &leg{id: ev.Leg, call: c, conv: k.conversation(ev.Conversation, ev.OccurredAt)}
+	l := &leg{id: ev.Leg, call: c, conv: k.conversation(ev.Conversation, ev.OccurredAt), since: ev.RecordedAt}
 	if s := &ev.Source; s.Core != "" {
 		l.core, l.sw, l.onServer = s.Core, s.Switch, true
 	}
@@ -131,9 +134,9 @@ func (k *correlator) evolveLeg(l *leg, ev *events.Event) {
 	case *events.WebRTCSessionEnded:
 		l.session = ""
 	case *events.LegHungup:
-		k.legGone(l, p.Hangup, p.EndedAt, ev)
+		k.legGone(l, p.Hangup, p.EndedAt, p.Inferred, ev)
 	case *events.CallLegRemoved:
-		k.legGone(l, p.Hangup, ev.OccurredAt, ev)
+		k.legGone(l, p.Hangup, ev.OccurredAt, p.Inferred, ev)
 	case *events.CallDetails:
 		l.detailed = true
 	default:
@@ -162,12 +165,12 @@ func (k *correlator) evolveCall(l *leg, ev *events.Event) {
 	case *events.CallTransferred:
 		c.transferred = p.Result
 	case *events.CallHungup:
-		k.legGone(l, p.Hangup, p.EndedAt, ev)
+		k.legGone(l, p.Hangup, p.EndedAt, p.Inferred, ev)
 		c.ended = true
 		a := k.agent(ev.Account)
 		a.calls = slices.DeleteFunc(a.calls, func(x *callRef) bool { return x == c })
 	case *events.CallReinstated:
-		l.ended, c.ended = false, false
+		l.ended, l.inferred, c.ended = false, false, false
 		a := k.agent(ev.Account)
 		a.calls = append(a.calls, c)
 	}
@@ -181,10 +184,15 @@ func (l *leg) bridgedWith(partner string) {
 	l.partner = partner
 }
 
-func (k *correlator) legGone(l *leg, h events.Hangup, at events.Time, ev *events.Event) {
+func (k *correlator) legGone(l *leg, h events.Hangup, at events.Time, inferred string, ev *events.Event) {
 	l.bridgedWith("")
+	l.inferred = inferred != ""
 	l.ended, l.hangup, l.endedAt, l.goneAt = true, h, firstTime(at, ev.OccurredAt), ev.RecordedAt
-	k.gone = append(k.gone, l)
+	if l.inferred {
+		k.doubtful = append(k.doubtful, l)
+	} else {
+		k.gone = append(k.gone, l)
+	}
 }
 
 func (k *correlator) relabel(l *leg, id string) {

@@ -13,6 +13,7 @@ type Input struct {
 	Agents     []AgentObservation // one frame may list many accounts
 	Link       *LinkObservation
 	Quarantine *Quarantine
+	snapshot   *snapshotRequest
 
 	// Unframed marks an input that no frame of the PBX caused, such as the
 	// connection's loss. It is not counted as a frame received.
@@ -53,6 +54,8 @@ const (
 	LegConferenceLeft                      // and no longer
 	LegRecordingStarted                    // Recording runs
 	LegRecordingStopped                    // and no longer
+	LegStated                              // how the channel is now: asked for, not raised
+	LegAbsent                              // the switch, asked for the channel, does not know it
 )
 
 // LegObservation is what one frame says of one leg. Empty fields were not said.
@@ -116,6 +119,9 @@ type LegObservation struct {
 	HasBillSec  bool
 	HasTimes    bool // WaitMs, BillMs and HoldMs were said
 
+	OnHold    bool   // LegStated: the channel holds its partner
+	BridgedTo string // variable_bridge_uuid: whom the channel was bridged with last
+
 	Digit      string
 	DigitVia   string
 	DigitMs    int64
@@ -156,6 +162,7 @@ type LinkKind uint8
 const (
 	LinkUp LinkKind = iota + 1
 	LinkDown
+	LinkResynced // the PBX was compared with what we knew
 )
 
 // LinkObservation is a change of an adapter's connection.
@@ -167,4 +174,6 @@ type LinkObservation struct {
 	Mode     string // "domain" or "account"
 	Accounts int
 	Reason   string
+
+	Live, Opened, Closed int // LinkResynced: legs the PBX has, found, and gone
 }

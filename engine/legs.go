@@ -16,7 +16,13 @@ const (
 )
 
 // Reasons of an inferred end.
-const inferredRestart = "switch-restarted"
+const (
+	inferredRestart = "switch-restarted"     // the switch was started again and knows nothing of it
+	inferredAbsent  = "absent-from-snapshot" // the switch, asked, has no such leg
+)
+
+// aliveReason is why an inferred end is withdrawn.
+const aliveReason = "seen-alive"
 
 // observeLeg decides what a frame about a leg means.
 func (k *correlator) observeLeg(o *LegObservation) disposition {
@@ -24,6 +30,9 @@ func (k *correlator) observeLeg(o *LegObservation) disposition {
 	switch {
 	case l != nil && k.repeated(l):
 		return dispDuplicate
+	case o.Kind == LegAbsent:
+		k.absent(l)
+		return dispNoOp
 	case l == nil && o.Kind == LegRenamed:
 		k.rename(o)
 		return dispNoOp
@@ -46,10 +55,10 @@ func (k *correlator) observeLeg(o *LegObservation) disposition {
 		delete(k.awaited, l.id)
 		k.bridge(l.id, partner)
 	}
-	if l.call == nil && k.accountOf(o.Presence) != "" && !l.ended {
+	if l.call == nil && !l.ended && (o.Vars || o.Kind == LegCreated) && k.accountOf(o.Presence) != "" {
 		k.adopt(l, o)
 	}
-	if l.ended {
+	if l.ended && !k.revive(l, o) {
 		return k.late(l, o)
 	}
 	k.catchUp(l, o)
@@ -253,6 +262,9 @@ func (k *correlator) catchUp(l *leg, o *LegObservation) {
 	if c == nil {
 		return
 	}
+	if o.BridgedTo != "" && l.answered && l.partner == "" && l.last == "" && o.Kind != LegBridged {
+		k.bridge(l.id, o.BridgedTo) // the bridge itself was missed
+	}
 	if o.CallGroup != "" && o.CallGroup != c.key.Call && !slices.Contains(c.aliases, o.CallGroup) && !isRepeatOf(c.key.Call, o.CallGroup) {
 		k.emitCall(l, &events.CallUUIDChanged{Alias: o.CallGroup, Reason: aliasCallID})
 	}
@@ -300,7 +312,13 @@ func (k *correlator) fact(l *leg, o *LegObservation) {
 		k.conference(l, o)
 	case LegRecordingStarted, LegRecordingStopped:
 		k.recorded(l, o)
-	case LegSeen, LegCreated, LegRenamed:
+	case LegStated:
+		if o.Ending {
+			k.hungup(l, o)
+		} else {
+			k.stated(l, o)
+		}
+	case LegSeen, LegCreated, LegRenamed, LegAbsent:
 	}
 }
 
@@ -492,7 +510,7 @@ func (k *correlator) end(l *leg, h events.Hangup, at events.Time, inferred strin
 		k.emitCall(l, &events.WebRTCSessionEnded{Session: l.session, Cause: h.Cause, Inferred: true})
 	}
 	if c.alive() > 1 {
-		k.emitCall(l, &events.CallLegRemoved{Hangup: h})
+		k.emitCall(l, &events.CallLegRemoved{Hangup: h, Inferred: inferred})
 		return
 	}
 	if o != nil && h.Cause != "LOSE_RACE" && !l.answered {

@@ -66,3 +66,6 @@ func (o *Offline) fold(evs []events.Event) []Step {
 	}
 	return steps
 }
+
+// Compare is [Engine.Compare].
+func (o *Offline) Compare(s Snapshot) []string { return o.correlator.compare(&s) }

@@ -77,7 +77,8 @@ func remoteNumber(c *callRef) string {
 // bridged with was routed (FreeSWITCH routes a click-to-call's own leg so), and a
 // parked one was fetched.
 func (k *correlator) blind(l *leg, o *LegObservation) {
-	if o.TransferTarget == "" || l.parked {
+	// A click-to-call's own leg is sent to its destination in the same way.
+	if o.TransferTarget == "" || l.parked || o.TransferTarget == o.OriginateNumber {
 		return
 	}
 	partner := l.partner

@@ -112,6 +112,7 @@ type (
 	// CallLegRemoved is the end of a leg that was not the last.
 	CallLegRemoved struct {
 		Hangup
+		Inferred string `json:"inferred,omitempty" wire:"10"` // as in CallHungup
 	}
 	// CallParked and CallUnparked are the call's own leg parked and taken back.
 	CallParked   struct{}

@@ -41,7 +41,7 @@ type Client struct {
 	mode    Mode
 	sink    Sink
 	log     *slog.Logger
-	settled func(context.Context)
+	settled []func(context.Context)
 
 	mu   sync.Mutex // guards link
 	link *link      // the signed-in connection; nil while there is none
@@ -63,11 +63,11 @@ func NewClient(cfg Config, user User, mode Mode, sink Sink, logger *slog.Logger)
 	}
 }
 
-// OnSettled sets what runs each time a connection has settled: signed in, and the
+// OnSettled adds what runs each time a connection has settled: signed in, and the
 // settle time over, so that the server delivers what it promised. This is the
 // moment for a snapshot of the legs. fn may call Do; its context ends with the
 // connection, and it must return then. Call OnSettled before Run.
-func (c *Client) OnSettled(fn func(ctx context.Context)) { c.settled = fn }
+func (c *Client) OnSettled(fn func(ctx context.Context)) { c.settled = append(c.settled, fn) }
 
 // Connected reports whether there is a signed-in connection.
 func (c *Client) Connected() bool { return c.current() != nil }
@@ -243,6 +243,8 @@ func (c *Client) ping(ctx context.Context, l *link) error {
 type link struct {
 	ws           *websocket.Conn
 	id           string // events.Source.Connection
+	login        string // of the signed-in account
+	domain       string // that the connection watches; both set before the link is the client's
 	writeTimeout time.Duration
 	gone         chan struct{} // closed when the connection is lost
 

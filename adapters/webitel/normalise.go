@@ -104,6 +104,7 @@ func (f *Frame) leg() (*engine.LegObservation, string) {
 		OriginatingLeg: f.text(hOriginatingLeg),
 		BridgeA:        f.text(hBridgeA),
 		BridgeB:        f.text(hBridgeB),
+		BridgedTo:      f.text(hBridgeUUID),
 
 		OriginateNumber: f.text(hOriginateNumber),
 		Parent:          f.first(hTransferParent, hTransferParentSIP),
@@ -143,6 +144,9 @@ func (f *Frame) leg() (*engine.LegObservation, string) {
 		if l.OldLeg = f.text(hOldUniqueID); l.OldLeg == "" {
 			l.Kind = engine.LegSeen
 		}
+	case engine.LegStated:
+		l.OnHold = f.is(hCallState, "HELD")
+		l.Vars = true // it is all that the switch has
 	case engine.LegConferenceJoined, engine.LegConferenceLeft:
 		l.Conference = f.text(hConference)
 	case engine.LegRecordingStarted, engine.LegRecordingStopped:

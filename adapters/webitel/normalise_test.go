@@ -197,7 +197,6 @@ func TestKnownNoOpsSayNothing(t *testing.T) {
 	for _, frame := range []string{
 		`{"Event-Name":"CHANNEL_EXECUTE","Unique-ID":"u"}`, `{"Event-Name":"HEARTBEAT"}`, `{"Event-Name":"PRESENCE_IN"}`,
 		`{"Event-Name":"SE:HEARTBEAT","webitel-event-name":"server"}`, `{"Event-Name":"CC::MEMBERS-COUNT","webitel-event-name":"server"}`,
-		`{"Event-Name":"CHANNEL_DATA","webitel-event-name":"call","Unique-ID":"u"}`,
 		`{"Event-Name":"CUSTOM","Event-Subclass":"valet_parking::info","Action":"hold","Unique-ID":"u"}`,
 		`{"Event-Name":"USER_STATE","webitel-event-name":"USER_STATE"}`, `{"Event-Name":"DOMAIN_CREATE","webitel-event-name":"DOMAIN_CREATE"}`,
 		`{"webitel-event-name":"account","Event-Name":"DISCONNECT"}`, `{"exec-uuid":"1","exec-complete":"+OK"}`,

@@ -176,9 +176,10 @@ func (r *reader) linkUp(ctx context.Context) error {
 		}
 	}
 	r.up()
+	r.link.login, r.link.domain = s.Login(), s.Domain()
 	r.c.setLink(r.link)
 	r.c.log.Info("connected", "domain", s.Domain(), "mode", r.c.mode, "accounts", n)
-	if r.c.settled != nil {
+	if len(r.c.settled) > 0 {
 		r.spawn(r.settle)
 	}
 	return nil
@@ -190,7 +191,9 @@ func (r *reader) settle(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
-		r.c.settled(ctx)
+		for _, fn := range r.c.settled {
+			fn(ctx)
+		}
 	}
 }
 

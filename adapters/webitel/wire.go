@@ -70,6 +70,8 @@ const (
 	hCalleeNumber
 	hCalleeName
 	hDestination
+	hCallState
+	hBridgeUUID
 	hOtherLeg
 	hOriginatingLeg
 	hBridgeA
@@ -146,6 +148,8 @@ var headerNames = [numHeaders]string{
 	hCalleeNumber:      "Caller-Callee-ID-Number",
 	hCalleeName:        "Caller-Callee-ID-Name",
 	hDestination:       "Caller-Destination-Number",
+	hCallState:         "Channel-Call-State",
+	hBridgeUUID:        "variable_bridge_uuid",
 	hOtherLeg:          "Other-Leg-Unique-ID",
 	hOriginatingLeg:    "variable_originating_leg_uuid",
 	hBridgeA:           "Bridge-A-Unique-ID",
@@ -289,11 +293,12 @@ var switchEvents = func() map[string]eventInfo {
 	leg(engine.LegUnparked, true, "CHANNEL_UNPARK")
 	leg(engine.LegRecordingStarted, true, "RECORD_START")
 	leg(engine.LegRecordingStopped, true, "RECORD_STOP")
+	leg(engine.LegStated, true, "CHANNEL_DATA") // also the form of channel_dump's reply
 	leg(engine.LegSeen, true, "CHANNEL_PROGRESS", "CHANNEL_PROGRESS_MEDIA", "CHANNEL_ORIGINATE", "CALL_UPDATE")
 	leg(engine.LegSeen, false, "CHANNEL_STATE", "CHANNEL_CALLSTATE", "CHANNEL_OUTGOING")
 	for _, n := range []string{
 		// CUSTOM is a leg's where its subclass is a conference's, see Decode.
-		"CUSTOM", "CLONE", "CHANNEL_EXECUTE", "CHANNEL_EXECUTE_COMPLETE", "CHANNEL_APPLICATION", "CHANNEL_DATA",
+		"CUSTOM", "CLONE", "CHANNEL_EXECUTE", "CHANNEL_EXECUTE_COMPLETE", "CHANNEL_APPLICATION",
 		"API", "LOG", "INBOUND_CHAN", "OUTBOUND_CHAN", "STARTUP", "SHUTDOWN", "SHUTDOWN_REQUESTED", "PUBLISH", "UNPUBLISH",
 		"TALK", "NOTALK", "SESSION_CRASH", "MODULE_LOAD", "MODULE_UNLOAD", "MESSAGE", "PRESENCE_IN", "NOTIFY_IN",
 		"PRESENCE_OUT", "PRESENCE_PROBE", "MESSAGE_WAITING", "MESSAGE_QUERY", "ROSTER", "CODEC", "BACKGROUND_JOB",

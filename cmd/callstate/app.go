@@ -31,6 +31,7 @@ type app struct {
 	bus     *natsbus.Bus
 	engine  *engine.Engine
 	clients []*webitel.Client
+	resyncs []*webitel.Resync
 	service *natsbus.Service
 }
 
@@ -69,6 +70,7 @@ func openApp(cfg config, logger *slog.Logger) (a *app, err error) {
 		for _, u := range w.Users {
 			c := webitel.NewClient(w, u, "", a.engine, logger.With("login", u.Login))
 			a.clients = append(a.clients, c)
+			a.resyncs = append(a.resyncs, webitel.NewResync(c, a.engine, time.Duration(cfg.ResyncInterval), logger.With("login", u.Login)))
 			commander.add(u.Login, c)
 			if w.Mode == webitel.ModeAccount {
 				continue
@@ -133,6 +135,9 @@ func (a *app) run(ctx context.Context) error {
 			}
 			return nil
 		})
+	}
+	for _, r := range a.resyncs {
+		links.Go(func() error { return r.Run(linkCtx) })
 	}
 	linkErr := links.Wait()
 	stopEngine()

@@ -28,6 +28,10 @@ type config struct {
 
 	StreamMaxAge duration `toml:"streamMaxAge"` // how long CTI events stay in the stream
 
+	// ResyncInterval is how often the PBX is asked for its channels and compared
+	// with what we know; 0 means a minute, a negative one only after each connect.
+	ResyncInterval duration `toml:"resyncInterval"`
+
 	// AutoAnswer says that the phones answer on the auto-answer header, so that a
 	// ringing call can be offered for answering (isSipAutoAnswerHeaderSupported).
 	AutoAnswer bool     `toml:"autoAnswer"`
@@ -89,6 +93,7 @@ func configFlags(fs *pflag.FlagSet) {
 	fs.String("prefix", d.Prefix, "what the subjects of CTI events begin with")
 	fs.Int("shards", 0, "goroutines that fold (default: one a processor)")
 	fs.Duration("stream-max-age", time.Duration(d.StreamMaxAge), "how long CTI events stay in the stream")
+	fs.Duration("resync-interval", time.Minute, "how often the PBX's channels are compared with ours; negative: only after a connect")
 	fs.Bool("auto-answer", d.AutoAnswer, "the phones answer on the auto-answer header")
 	fs.Bool("reject-second-call", false, "policy: hang up, as busy, an inbound call that begins while another is up")
 	fs.Bool("unhold-after-consult", false, "policy: take the main call off hold when its consultation ends")
@@ -133,6 +138,7 @@ func loadConfig(cmd *cobra.Command, getenv func(string) string) (config, error) 
 	override(fs, "listen", &c.Listen, fs.GetString)
 	override(fs, "prefix", &c.Prefix, fs.GetString)
 	override(fs, "shards", &c.Shards, fs.GetInt)
+	override(fs, "resync-interval", (*time.Duration)(&c.ResyncInterval), fs.GetDuration)
 	override(fs, "auto-answer", &c.AutoAnswer, fs.GetBool)
 	override(fs, "reject-second-call", &c.Policies.RejectSecondCall, fs.GetBool)
 	override(fs, "unhold-after-consult", &c.Policies.UnholdAfterConsult, fs.GetBool)

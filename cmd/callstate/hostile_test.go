@@ -51,6 +51,9 @@ func (l *logLines) containing(s string) int {
 	return n
 }
 
+// resyncInterval is that of the next daemon; 0 means the default.
+var resyncInterval time.Duration
+
 const watcherLogin = "9000@" + demoDomain
 
 func startDaemon(t *testing.T, data string) *daemon {
@@ -61,7 +64,7 @@ func startDaemon(t *testing.T, data string) *daemon {
 	})
 	t.Cleanup(d.pbx.Close)
 	cfg := defaultConfig()
-	cfg.Data, cfg.Listen = data, "127.0.0.1:-1"
+	cfg.Data, cfg.Listen, cfg.ResyncInterval = data, "127.0.0.1:-1", duration(resyncInterval)
 	cfg.Webitel = []webitel.Config{{
 		ConnectionString: d.pbx.URL(), Mode: webitel.ModeDomain, Settle: -1, BackoffMin: webitel.Duration(time.Millisecond),
 		Users: []webitel.User{{Login: watcherLogin, Password: demoSecret}},
