@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -235,7 +236,7 @@ func TestDecodeErrors(t *testing.T) {
 		{"endless number", typed(0x10, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), ErrCorrupt},
 		{"text where a number belongs", typed(0x12, 0x01, 'x'), ErrCorrupt},
 		{"wire type of no field", typed(0x9b, 0x06), ErrCorrupt},
-		{"time source that does not fit", append(whole[:len(whole):len(whole)], envTimeSource<<3, 0x80, 0x02), ErrCorrupt},
+		{"time source that does not fit", append(slices.Clip(whole), envTimeSource<<3, 0x80, 0x02), ErrCorrupt},
 	}
 	for _, tt := range tests {
 		if _, err := DecodeBinary(tt.in); !errors.Is(err, tt.want) {

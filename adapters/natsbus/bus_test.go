@@ -603,9 +603,9 @@ func TestOverlappingStreamIsExplained(t *testing.T) {
 
 func TestStreamOptionsAreApplied(t *testing.T) {
 	s := startServer(t, ServerOptions{})
-	b, stop := startBus(t, Options{URL: s.URL()})
+	_, stop := startBus(t, Options{URL: s.URL()})
 	stop()
-	b, _ = startBus(t, Options{URL: s.URL(), MaxAge: time.Hour, MaxBytes: 1 << 20})
+	b, _ := startBus(t, Options{URL: s.URL(), MaxAge: time.Hour, MaxBytes: 1 << 20})
 	st, err := b.js.Stream(deadline(t), "CTI")
 	if err != nil {
 		t.Fatal(err)

@@ -82,7 +82,7 @@ func (c *Client) Run(ctx context.Context) error {
 	for {
 		err := c.connect(ctx, retry.reset)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // a stop is no error, whatever it did to the connection
 		}
 		if errors.Is(err, ErrSecret) {
 			return fmt.Errorf("sign in %s: %w", c.user.Login, err)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -109,7 +108,7 @@ func writeSteps(w *bufio.Writer, steps []engine.Step) {
 }
 
 func (e *env) readRecording(name string) (*webitel.Recording, error) {
-	var r io.Reader = e.in
+	r := e.in
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {

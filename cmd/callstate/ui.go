@@ -16,7 +16,6 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/callstate/callstate/adapters/natsbus"
 	"github.com/callstate/callstate/events"
@@ -149,6 +148,3 @@ func (e *env) table(header []string, rows [][]string) error {
 	}
 	return w.Flush()
 }
-
-// since is a duration for people.
-func since(t time.Time) string { return time.Since(t).Round(100 * time.Millisecond).String() }

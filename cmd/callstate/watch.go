@@ -92,7 +92,7 @@ func (e *env) printLines(ctx context.Context, nc *nats.Conn, prefix, account str
 	if err != nil {
 		return fmt.Errorf("read lines: %w", err)
 	}
-	defer w.Stop()
+	defer func() { _ = w.Stop() }()
 	var rows [][]string
 	for entry := range w.Updates() {
 		if entry == nil { // all that was there

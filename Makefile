@@ -1,0 +1,17 @@
+# Names for the long commands. The short ones are go build, go vet and go test.
+.PHONY: ci lint fmt fuzz bench golden cover
+
+ci: ; bash .ci/run
+lint: ; go tool -modfile=tools/go.mod golangci-lint run ./...
+fmt: ; go tool -modfile=tools/go.mod gofumpt -w .
+bench: ; go test -run '^$$' -bench . ./events/... ./store/... ./engine/... ./adapters/... ./cmd/...
+cover: ; go test -coverpkg=./... -coverprofile=cover.out ./... && go tool cover -func=cover.out | tail -n 1
+
+# A long run of every fuzz target.
+fuzz:
+	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r f; do \
+		for n in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' $$f); do \
+			go test ./$$(dirname $$f) -run '^$$' -fuzz "^$$n\$$" -fuzztime 5m; done; done
+
+# Rewrites golden files; read the diff before it is committed.
+golden: ; go test ./events ./events/cti ./engine ./cmd/callstate -update
