@@ -95,14 +95,17 @@ type leg struct {
 	partner  string // bridged with
 	last     string // bridged with before
 	awaits   string // bridged with, though not seen yet
-	channel  string
-	session  string // of the web phone
-	stamp    string // of the last transfer seen
-	hangup   events.Hangup
-	seen     seqWindow
-	endedAt  events.Time // by the switch's clock
-	goneAt   events.Time // by ours
-	since    events.Time // first event, by ours
+	// awaitedBy is the other end of that: who was bridged with this leg before it
+	// was seen.
+	awaitedBy string
+	channel   string
+	session   string // of the web phone
+	stamp     string // of the last transfer seen
+	hangup    events.Hangup
+	seen      seqWindow
+	endedAt   events.Time // by the switch's clock
+	goneAt    events.Time // by ours
+	since     events.Time // first event, by ours
 	answered, held, ended, inferred, parked,
 	conference, recording, detailed, onServer bool
 }

@@ -82,6 +82,8 @@ func (k *correlator) newLeg(ev *events.Event, c *callRef) *leg {
 	}
 	l.conv.legs++
 	k.legs[l.id] = l
+	l.awaitedBy = k.awaited[l.id]
+	delete(k.awaited, l.id)
 	if c != nil {
 		c.legs = append(c.legs, l)
 	}
@@ -109,8 +111,10 @@ func (k *correlator) evolveLeg(l *leg, ev *events.Event) {
 		l.answered = true
 	case *events.CallBridged:
 		l.bridgedWith(p.Partner)
+		k.await(l)
 	case *events.LegBridged:
 		l.bridgedWith(p.Partner)
+		k.await(l)
 	case *events.CallUnbridged, *events.LegUnbridged:
 		l.bridgedWith("")
 	case *events.CallHeld, *events.LegHeld:
@@ -170,6 +174,9 @@ func (k *correlator) evolveCall(l *leg, ev *events.Event) {
 		a := k.agent(ev.Account)
 		a.calls = slices.DeleteFunc(a.calls, func(x *callRef) bool { return x == c })
 	case *events.CallReinstated:
+		if s := &ev.Source; s.Core != "" {
+			l.core, l.sw = s.Core, s.Switch
+		}
 		l.ended, l.inferred, c.ended = false, false, false
 		a := k.agent(ev.Account)
 		a.calls = append(a.calls, c)
@@ -181,13 +188,23 @@ func (l *leg) bridgedWith(partner string) {
 	if l.partner != "" && l.partner != partner {
 		l.last = l.partner
 	}
-	l.partner = partner
+	l.partner, l.awaitedBy = partner, ""
+}
+
+// await notes a partner that was not seen yet: its first frame is on its way, or
+// it is a leg that is never shown.
+func (k *correlator) await(l *leg) {
+	if k.legs[l.partner] == nil {
+		delete(k.awaited, l.awaits)
+		l.awaits = l.partner
+		k.awaited[l.partner] = l.id
+	}
 }
 
 func (k *correlator) legGone(l *leg, h events.Hangup, at events.Time, inferred string, ev *events.Event) {
 	l.bridgedWith("")
 	l.inferred = inferred != ""
-	l.ended, l.hangup, l.endedAt, l.goneAt = true, h, firstTime(at, ev.OccurredAt), ev.RecordedAt
+	l.ended, l.hangup, l.endedAt, l.goneAt = true, h, firstTime(at, ev.OccurredAt), k.now
 	if l.inferred {
 		k.doubtful = append(k.doubtful, l)
 	} else {

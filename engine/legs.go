@@ -51,9 +51,8 @@ func (k *correlator) observeLeg(o *LegObservation) disposition {
 		l = k.begin(o)
 	}
 	k.note(l)
-	if partner, ok := k.awaited[l.id]; ok {
-		delete(k.awaited, l.id)
-		k.bridge(l.id, partner)
+	if p := k.legs[l.awaitedBy]; p != nil && p.partner == l.id {
+		k.bridge(l.id, p.id)
 	}
 	if l.call == nil && !l.ended && (o.Vars || o.Kind == LegCreated) && k.accountOf(o.Presence) != "" {
 		k.adopt(l, o)
@@ -96,6 +95,11 @@ func (k *correlator) closeCore(sw string, c *core) {
 			lost = append(lost, l)
 		}
 	}
+	for id, w := range k.waiting {
+		if s := &w.inputs[0].Source; s.Core == old.id && s.Switch == sw {
+			k.drop(id) // nobody will tell which call it was
+		}
+	}
 	slices.SortFunc(lost, func(a, b *leg) int { return cmp.Compare(a.id, b.id) })
 	at, src, origin := k.at, k.src, k.in.Origin
 	// The switch died at some moment after its last frame; that is all we know.
@@ -121,14 +125,15 @@ func (k *correlator) repeated(l *leg) bool {
 	return false
 }
 
-// note remembers the frame and the way it came.
+// note remembers the frame and the way it came. A channel that a switch recovers
+// when it is started again keeps its id and counts anew.
 func (k *correlator) note(l *leg) {
 	s := &k.in.Source
 	if s.Core == "" {
 		return
 	}
-	if l.core == "" {
-		l.core, l.sw = s.Core, s.Switch
+	if c := k.cores[s.Switch]; l.core == "" || l.core != s.Core && c != nil && c.id == s.Core {
+		l.core, l.sw, l.seen = s.Core, s.Switch, seqWindow{}
 	}
 	if l.core == s.Core {
 		l.seen.add(s.Sequence)
@@ -140,7 +145,7 @@ func (k *correlator) note(l *leg) {
 func (k *correlator) wait(o *LegObservation) disposition {
 	w := k.waiting[o.Leg]
 	if w == nil {
-		w = &waitingLeg{since: k.in.ReceivedAt}
+		w = &waitingLeg{since: k.now} // not the frame's time: clocks jump
 		k.waiting[o.Leg] = w
 	}
 	s := &k.in.Source
@@ -368,10 +373,6 @@ func (k *correlator) alias(l *leg, id string) {
 // bridge records, for one of the two legs, that it hears the other.
 func (k *correlator) bridge(id, partner string) {
 	l := k.legs[id]
-	if p := k.legs[partner]; l == nil && p != nil && id != "" {
-		p.awaits = id
-		k.awaited[id] = partner // its first frame is on its way, or it is a leg that is never shown
-	}
 	if l == nil || l.ended || partner == "" || l.partner == partner {
 		return
 	}
@@ -546,7 +547,6 @@ func hungupBy(disposition string) string {
 
 // details records what is known after the end: of a call's deciding leg only.
 func (k *correlator) details(l *leg, o *LegObservation) {
-	l.detailed = true
 	if l.call == nil || !l.call.ended || l.call.primaryLeg() != l {
 		return
 	}
@@ -570,8 +570,10 @@ func (k *correlator) rename(o *LegObservation) {
 		ev := k.emitLeg(l, &events.LegUUIDChanged{Old: o.OldLeg})
 		ev.Leg = o.Leg
 		k.relabel(l, o.Leg)
+		k.note(l)
 	default:
 		k.emitCall(l, &events.CallUUIDChanged{Alias: o.Leg, Reason: aliasLeg})
+		k.note(l)
 	}
 }
 

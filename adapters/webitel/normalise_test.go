@@ -277,7 +277,7 @@ func TestBothPathsSayTheSame(t *testing.T) {
 		// What the account path does not forward.
 		want.Channel, want.CauseCode, want.Disposition, want.At, want.Clock = "", 0, "", a.At, a.Clock
 		want.HasTimes, want.WaitMs, want.BillMs, want.HoldMs = false, 0, 0, 0
-		want.TransferTarget, want.TransferStamp, want.WebRTC = "", "", ""
+		want.TransferTarget, want.TransferStamp, want.WebRTC, want.BridgedTo = "", "", "", ""
 		if d := cmp.Diff(want, *a); d != "" {
 			t.Errorf("%s: -server +account:\n%s", c.file, d)
 		}

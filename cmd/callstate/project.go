@@ -101,8 +101,8 @@ func (e *env) project(name string, domains []string, quiet bool) error {
 func writeSteps(w *bufio.Writer, steps []engine.Step) {
 	for i := range steps {
 		for j := range steps[i].Result.Messages {
-			w.Write(steps[i].Result.Messages[j].Payload)
-			w.WriteByte('\n')
+			_, _ = w.Write(steps[i].Result.Messages[j].Payload) // Flush says whether it went well
+			_ = w.WriteByte('\n')
 		}
 	}
 }
