@@ -100,12 +100,12 @@ func (b *fakeBus) until(t *testing.T, position uint64) {
 // spyLog is a log that can be full or broken.
 type spyLog struct {
 	store.Store
-	mu   sync.Mutex // guards what follows
-	errs []error    // returned by the next appends
-	seen chan error // gets each of them
+	mu   sync.Mutex    // guards what follows
+	errs []error       // returned by the next appends
+	seen chan struct{} // gets one for each
 }
 
-func newSpyLog() *spyLog { return &spyLog{Store: memory.New(), seen: make(chan error, 16)} }
+func newSpyLog() *spyLog { return &spyLog{Store: memory.New(), seen: make(chan struct{}, 16)} }
 
 func (l *spyLog) Append(ctx context.Context, b *events.Batch) error {
 	l.mu.Lock()
@@ -113,7 +113,7 @@ func (l *spyLog) Append(ctx context.Context, b *events.Batch) error {
 		err := l.errs[0]
 		l.errs = l.errs[1:]
 		l.mu.Unlock()
-		l.seen <- err
+		l.seen <- struct{}{}
 		return err
 	}
 	l.mu.Unlock()
