@@ -259,7 +259,7 @@ func (k *correlator) emit(key events.CallKey, legID, conv string, p events.Paylo
 		_, domain = splitAccount(key.Account)
 	}
 	k.out = append(k.out, events.Event{
-		ID: k.frameID(), Version: 1,
+		ID: k.frameID(cmp.Or(legID, key.Account)), Version: 1,
 		Domain: domain, Account: key.Account, Call: key.Call, Leg: legID, Conversation: conv,
 		OccurredAt: k.at, TimeSource: k.src, RecordedAt: k.in.ReceivedAt,
 		Origin: k.in.Origin, Source: k.in.Source, Payload: p,
@@ -270,11 +270,13 @@ func (k *correlator) emit(key events.CallKey, legID, conv string, p events.Paylo
 	return ev
 }
 
-func (k *correlator) frameID() string {
+// frameID is the id of the next event of the frame. What no numbered frame
+// caused is told apart by what it is about and when.
+func (k *correlator) frameID(about string) string {
 	s := &k.in.Source
-	from := s.Core
-	if from == "" {
-		from = s.Connection
+	from := cmp.Or(s.Core, s.Connection)
+	if s.Sequence == 0 {
+		return fmt.Sprintf("%s:%s@%d:%d", from, about, int64(k.in.ReceivedAt), k.n)
 	}
 	return fmt.Sprintf("%s:%d:%d", from, s.Sequence, k.n)
 }

@@ -384,3 +384,26 @@ func TestAgents(t *testing.T) {
 	s.now += 1_000_000
 	s.want(s.feed(Input{ReceivedAt: s.now, Unframed: true, Source: events.Source{Connection: "c"}, Link: &LinkObservation{Kind: LinkDown, Domain: "acme.example"}}), "1004 disconnected", "1004 NONREG")
 }
+
+// TestIDsAreUnique: also of what no numbered frame caused.
+func TestIDsAreUnique(t *testing.T) {
+	s := newStory(t, Policies{})
+	s.feed(s.input(incoming("b1", "a1", anna, "380")), s.input(incoming("b2", "a2", bert, "381")))
+	for _, in := range []Input{
+		{Link: &LinkObservation{Kind: LinkUp, Domain: "acme.example", Mode: "domain"}},
+		{Leg: &LegObservation{Kind: LegAbsent, Leg: "b1"}},
+		{Leg: &LegObservation{Kind: LegAbsent, Leg: "b2"}},
+		{Link: &LinkObservation{Kind: LinkDown, Domain: "acme.example"}},
+	} {
+		s.now += 1_000_000
+		in.ReceivedAt, in.Unframed, in.Source = s.now, true, events.Source{Connection: "conn"}
+		s.feed(in)
+	}
+	seen := map[string]bool{}
+	for i := range s.evs {
+		if seen[s.evs[i].ID] {
+			t.Errorf("two events have the id %s", s.evs[i].ID)
+		}
+		seen[s.evs[i].ID] = true
+	}
+}

@@ -67,15 +67,18 @@ func openApp(cfg config, logger *slog.Logger) (a *app, err error) {
 		Shards: cfg.Shards, Logger: logger,
 	})
 	for _, w := range cfg.Webitel {
+		watched := map[string]bool{}
 		for _, u := range w.Users {
+			_, domain, _ := strings.Cut(u.Login, "@")
+			if w.Mode != webitel.ModeAccount && watched[domain] {
+				logger.Warn("a second account for the same domain is not needed and not used", "login", u.Login)
+				continue
+			}
+			watched[domain] = true
 			c := webitel.NewClient(w, u, "", a.engine, logger.With("login", u.Login))
 			a.clients = append(a.clients, c)
 			a.resyncs = append(a.resyncs, webitel.NewResync(c, a.engine, time.Duration(cfg.ResyncInterval), logger.With("login", u.Login)))
 			commander.add(u.Login, c)
-			if w.Mode == webitel.ModeAccount {
-				continue
-			}
-			break // one technical account sees the whole domain
 		}
 	}
 	a.service, err = natsbus.StartService(a.bus.Conn(), &queries{engine: a.engine, store: a.store, bus: a.bus, clients: a.clients, domains: commander}, natsbus.ServiceOptions{Logger: logger})

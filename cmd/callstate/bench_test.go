@@ -11,6 +11,8 @@ import (
 
 	"github.com/callstate/callstate/adapters/webitel"
 	"github.com/callstate/callstate/adapters/webitel/webiteltest"
+	"github.com/callstate/callstate/engine"
+	"github.com/callstate/callstate/events"
 )
 
 // BenchmarkWholePath is frame → event → disk → state → NATS → subscriber: captured
@@ -85,4 +87,62 @@ func BenchmarkWholePath(b *testing.B) {
 	if err := <-done; err != nil {
 		b.Fatal(err)
 	}
+}
+
+// benchEvents are the events of a captured call, as stored.
+func benchEvents(b *testing.B) []events.Event {
+	b.Helper()
+	rec := readCapture(b, "freeswitch/07-attended-transfer-webitel.jsonl")
+	p := play(b, rec, rec.Inputs())
+	evs := make([]events.Event, len(p.steps))
+	for i := range p.steps {
+		evs[i] = p.steps[i].Event
+	}
+	return evs
+}
+
+// BenchmarkFold is one stored event folded into call, line and CTI events, with
+// their JSON: a captured call with a consultation and a transfer, again and again.
+func BenchmarkFold(b *testing.B) {
+	evs := benchEvents(b)
+	p := engine.NewProjection("bench")
+	position := uint64(0)
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if i == len(evs) {
+			i, p = 0, engine.NewProjection("bench") // the calls have ended
+		}
+		position++
+		ev := evs[i]
+		ev.Position = position
+		p.Apply(&ev)
+		i++
+	}
+}
+
+// BenchmarkCorrelate is one observed frame turned into facts: every frame of the
+// burst of 200 calls.
+func BenchmarkCorrelate(b *testing.B) {
+	rec := readCapture(b, "freeswitch/16-burst-200.jsonl")
+	ins := rec.Inputs()
+	rules := engine.Rules{Domains: rec.Domains}
+	o := engine.NewOffline(rules, engine.Policies{}, "bench")
+	b.ReportAllocs()
+	b.ResetTimer()
+	i, facts := 0, 0
+	for b.Loop() {
+		if i == len(ins) {
+			b.StopTimer()
+			i, o = 0, engine.NewOffline(rules, engine.Policies{}, "bench")
+			b.StartTimer()
+		}
+		steps, err := o.Observe(*ins[i])
+		if err != nil {
+			b.Fatal(err)
+		}
+		facts += len(steps)
+		i++
+	}
+	b.ReportMetric(float64(facts)/float64(b.N), "events/frame")
 }

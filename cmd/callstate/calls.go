@@ -34,7 +34,7 @@ func (f *sourceFlags) add(cmd *cobra.Command) {
 func (f *sourceFlags) openLog() (*bolt.Store, error) {
 	s, err := bolt.Open(f.data, &bolt.Options{ReadOnly: true})
 	if errors.Is(err, store.ErrInUse) {
-		return nil, fmt.Errorf("%w; ask the engine that has it with --nats", err)
+		return nil, &store.HintError{Err: fmt.Errorf("%s: %w", f.data, store.ErrInUse), Hint: "ask the engine that has it with --nats URL, or stop it first"}
 	}
 	return s, err
 }

@@ -48,10 +48,10 @@ from it. CALL is <account>/<call id>, or a bare call id for all accounts' calls 
 func findHistory(ctx context.Context, src *sourceFlags, account, id string) ([]engine.HistoryEntry, error) {
 	if src.data == "" {
 		var answer struct {
-			Entries []engine.HistoryEntry `json:"entries"`
+			Events []engine.HistoryEntry `json:"events"`
 		}
 		err := src.ask("calls.history", natsbus.HistoryFilter{Account: account, CallID: id}, &answer)
-		return answer.Entries, err
+		return answer.Events, err
 	}
 	log, err := src.openLog()
 	if err != nil {

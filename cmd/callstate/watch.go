@@ -111,7 +111,7 @@ func (e *env) printLines(ctx context.Context, nc *nats.Conn, prefix, account str
 			shortID(v.Line.ActiveCall), shortID(v.Line.SecondCall), fmt.Sprint(len(v.Line.Waiting)),
 		})
 	}
-	return e.table([]string{"ACCOUNT", "AGENT", "FLAGS", "", "ACTIVE", "SECOND", "WAITING"}, rows)
+	return e.table([]string{"ACCOUNT", "AGENT", "FLAGS", "THE LINE CAN", "ACTIVE", "SECOND", "WAITING"}, rows)
 }
 
 func (e *env) watch(ctx context.Context, nc *nats.Conn, prefix, account string, asJSON, all bool) error {
