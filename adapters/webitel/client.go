@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,15 +37,15 @@ type Sink interface {
 //
 // [Client.Run] owns all goroutines; the other methods are safe at any time.
 type Client struct {
-	cfg     Config
-	user    User
-	mode    Mode
-	sink    Sink
-	log     *slog.Logger
-	settled []func(context.Context)
+	cfg  Config
+	user User
+	mode Mode
+	sink Sink
+	log  *slog.Logger
 
-	mu   sync.Mutex // guards link
-	link *link      // the signed-in connection; nil while there is none
+	mu      sync.Mutex // guards what follows
+	link    *link      // the signed-in connection; nil while there is none
+	settled []func(context.Context)
 }
 
 // NewClient returns a client for one of cfg's users. An empty mode is cfg's; a nil
@@ -66,8 +67,19 @@ func NewClient(cfg Config, user User, mode Mode, sink Sink, logger *slog.Logger)
 // OnSettled adds what runs each time a connection has settled: signed in, and the
 // settle time over, so that the server delivers what it promised. This is the
 // moment for a snapshot of the legs. fn may call Do; its context ends with the
-// connection, and it must return then. Call OnSettled before Run.
-func (c *Client) OnSettled(fn func(ctx context.Context)) { c.settled = append(c.settled, fn) }
+// connection, and it must return then. It counts from the next sign-in on.
+func (c *Client) OnSettled(fn func(ctx context.Context)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settled = append(c.settled, fn)
+}
+
+// onSettled returns what runs when a connection has settled.
+func (c *Client) onSettled() []func(context.Context) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.settled)
+}
 
 // Connected reports whether there is a signed-in connection.
 func (c *Client) Connected() bool { return c.current() != nil }

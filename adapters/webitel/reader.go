@@ -179,19 +179,20 @@ func (r *reader) linkUp(ctx context.Context) error {
 	r.link.login, r.link.domain = s.Login(), s.Domain()
 	r.c.setLink(r.link)
 	r.c.log.Info("connected", "domain", s.Domain(), "mode", r.c.mode, "accounts", n)
-	if len(r.c.settled) > 0 {
-		r.spawn(r.settle)
+	if fns := r.c.onSettled(); len(fns) > 0 {
+		r.spawn(func(ctx context.Context) { r.settle(ctx, fns) })
 	}
 	return nil
 }
 
-func (r *reader) settle(ctx context.Context) {
+// settle waits until the server delivers what it promised.
+func (r *reader) settle(ctx context.Context, fns []func(context.Context)) {
 	timer := time.NewTimer(max(0, time.Duration(r.c.cfg.Settle)))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
-		for _, fn := range r.c.settled {
+		for _, fn := range fns {
 			fn(ctx)
 		}
 	}

@@ -124,11 +124,15 @@ func (e *env) demo(ctx context.Context, o demoOptions) error {
 	readCtx, stopReading := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopReading()
 
+	settled := make(chan struct{})
+	var once sync.Once
+	a.clients[0].OnSettled(func(context.Context) { once.Do(func() { close(settled) }) })
+
 	var parts sync.WaitGroup
 	var made webiteltest.Counts
 	var genErr, readErr error
 	parts.Go(func() { readErr = rd.run(readCtx, show) })
-	parts.Go(func() { made, genErr = e.demoCalls(runCtx, pbx, a, o) })
+	parts.Go(func() { made, genErr = e.demoCalls(runCtx, pbx, settled, o) })
 	err = a.run(runCtx)
 	stop()
 	// The bus has confirmed all; the reader has it when it has come as far as the stream.
@@ -147,10 +151,7 @@ func (e *env) demo(ctx context.Context, o demoOptions) error {
 }
 
 // demoCalls makes calls as soon as the link listens.
-func (e *env) demoCalls(ctx context.Context, pbx *webiteltest.Server, a *app, o demoOptions) (webiteltest.Counts, error) {
-	settled := make(chan struct{})
-	var once sync.Once
-	a.clients[0].OnSettled(func(context.Context) { once.Do(func() { close(settled) }) })
+func (e *env) demoCalls(ctx context.Context, pbx *webiteltest.Server, settled <-chan struct{}, o demoOptions) (webiteltest.Counts, error) {
 	select {
 	case <-settled:
 	case <-ctx.Done():

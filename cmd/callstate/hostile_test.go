@@ -51,6 +51,9 @@ func (l *logLines) containing(s string) int {
 	return n
 }
 
+// natsURL is the NATS server of the next daemon; empty means its own.
+var natsURL string
+
 // resyncInterval is that of the next daemon; 0 means the default.
 var resyncInterval time.Duration
 
@@ -65,6 +68,7 @@ func startDaemon(t *testing.T, data string) *daemon {
 	t.Cleanup(d.pbx.Close)
 	cfg := defaultConfig()
 	cfg.Data, cfg.Listen, cfg.ResyncInterval = data, "127.0.0.1:-1", duration(resyncInterval)
+	cfg.NATS = natsURL
 	cfg.Webitel = []webitel.Config{{
 		ConnectionString: d.pbx.URL(), Mode: webitel.ModeDomain, Settle: -1, BackoffMin: webitel.Duration(time.Millisecond),
 		Users: []webitel.User{{Login: watcherLogin, Password: demoSecret}},
