@@ -1,12 +1,11 @@
 package events
 
 import (
-	"bufio"
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"strconv"
 	"testing"
+
+	"github.com/callstate/callstate/testdata/captures"
 )
 
 func TestCauseCode(t *testing.T) {
@@ -46,38 +45,31 @@ func TestCauseCode(t *testing.T) {
 	}
 }
 
-// The switch's own pairs in real captures. The captures are not everywhere that
-// the repository is; the table above holds what they showed.
+// TestCauseQ850AgreesWithCaptures compares with the switch's own pairs.
 func TestCauseQ850AgreesWithCaptures(t *testing.T) {
-	files, _ := filepath.Glob("/work/shared/reference/captures/freeswitch/*.jsonl")
-	if len(files) == 0 {
-		t.Skip("no captures on this machine")
+	names, err := captures.List("freeswitch/*.jsonl")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no captures: %v", err)
 	}
 	checked := 0
-	for _, name := range files {
-		f, err := os.Open(name)
+	for _, name := range names {
+		lines, err := captures.Lines(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		sc := bufio.NewScanner(f)
-		sc.Buffer(nil, 1<<20)
-		for sc.Scan() {
+		for _, line := range lines {
 			var ev struct {
 				Cause string `json:"variable_hangup_cause"`
 				Q850  string `json:"variable_hangup_cause_q850"`
 			}
-			if json.Unmarshal(sc.Bytes(), &ev) != nil || ev.Q850 == "" {
+			if json.Unmarshal(line, &ev) != nil || ev.Q850 == "" {
 				continue // a Verto frame, or no end of a leg
 			}
 			checked++
 			if got := strconv.Itoa(CauseQ850(ev.Cause)); got != ev.Q850 {
-				t.Errorf("%s: CauseQ850(%q) = %s, the switch says %s", filepath.Base(name), ev.Cause, got, ev.Q850)
+				t.Errorf("%s: CauseQ850(%q) = %s, the switch says %s", name, ev.Cause, got, ev.Q850)
 			}
 		}
-		if err := sc.Err(); err != nil {
-			t.Error(err)
-		}
-		f.Close()
 	}
 	if checked == 0 {
 		t.Error("the captures hold no cause")
