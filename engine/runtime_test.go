@@ -334,7 +334,7 @@ func TestBrokenLogEndsTheEngine(t *testing.T) {
 	broken := errors.New("i/o error")
 	log.errs = []error{broken}
 	e := start(t, log, newFakeBus(log), nil, engine.Policies{})
-	e.call(t, account(0), "one")
+	e.submit(t, engine.LegObservation{Kind: engine.LegCreated, Leg: "leg", Presence: account(0), Vars: true, ChannelCall: "one"})
 	<-log.seen
 	if err := e.stop(); !errors.Is(err, broken) {
 		t.Errorf("Run returned %v, want %v", err, broken)
