@@ -128,6 +128,7 @@ func badFrames() map[string]string {
 // TestHostileFramesAreKeptAndCounted: whatever is no frame is in quarantine
 // verbatim, with its reason; the calls around it are as if it had not come.
 func TestHostileFramesAreKeptAndCounted(t *testing.T) {
+	began := time.Now()
 	d := startDaemon(t, t.TempDir())
 	play := func() uint64 {
 		c, err := d.pbx.Generate(t.Context(), webiteltest.GenerateOptions{
@@ -149,7 +150,6 @@ func TestHostileFramesAreKeptAndCounted(t *testing.T) {
 	}
 	calls += play()
 	d.sync(t)
-	began := time.Now()
 	if err := d.stop(); err != nil {
 		t.Fatal(err)
 	}
