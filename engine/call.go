@@ -57,6 +57,7 @@ type callLeg struct {
 	answered bool
 	held     bool
 	ended    bool
+	inConf   bool
 	cause    string
 }
 
@@ -169,14 +170,24 @@ func (c *call) setHeld(m *machine, legID string, held bool, t events.Time) bool 
 	if c.primary() != l {
 		return false // the device that lost the race does not hold the call
 	}
-	switch {
-	case held:
-		return c.move(m, triggerHold, t)
-	case c.connected:
-		return c.move(m, triggerRetrieve, t)
-	default:
-		return c.move(m, triggerResumeRing, t)
+	return c.follow(m, t)
+}
+
+// follow brings the state in line with what the leg that is primary now says, and
+// returns whether it changed.
+func (c *call) follow(m *machine, t events.Time) bool {
+	trigger := triggerRetrieve
+	switch l := c.primary(); {
+	case l != nil && l.held:
+		trigger = triggerHold
+	case c.conference:
+		trigger = triggerJoin
+	case !c.connected:
+		trigger = triggerResumeRing
+	case c.state == stateConferenced:
+		trigger = triggerLeave
 	}
+	return c.move(m, trigger, t)
 }
 
 // end folds call.hungup.

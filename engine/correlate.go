@@ -207,6 +207,9 @@ func (k *correlator) count(in *Input, d disposition) {
 	if in.Unframed {
 		return
 	}
+	if d == dispNoOp && in.recorded {
+		d = dispRecorded // what it said of its leg came to nothing, the rest did not
+	}
 	switch d {
 	case dispRecorded:
 		k.frames.Recorded++
@@ -222,7 +225,7 @@ func (k *correlator) count(in *Input, d disposition) {
 
 // decide handles one input, now or when its leg became known.
 func (k *correlator) decide(in *Input) disposition {
-	k.in, k.n = in, 0
+	k.in, k.n = in, in.n
 	k.at, k.src = in.ReceivedAt, events.TimeOfArrival
 	before := len(k.out)
 	d := dispNoOp
@@ -244,6 +247,10 @@ func (k *correlator) decide(in *Input) disposition {
 		k.observeAgent(&in.Agents[i])
 	}
 	in.recorded = in.recorded || len(k.out) > before
+	if d == dispWaiting { // it ended what an old core carried, or told of an agent, and is not done
+		w := k.waiting[in.Leg.Leg].inputs
+		w[len(w)-1].recorded, w[len(w)-1].n = in.recorded, k.n
+	}
 	if in.recorded && d != dispWaiting && d != dispQuarantined {
 		return dispRecorded
 	}
@@ -406,7 +413,7 @@ func (k *correlator) settle(id string, begin int) {
 	delete(k.waiting, id)
 	for i := range w.inputs {
 		in := &w.inputs[i]
-		k.in, k.n = in, 0
+		k.in, k.n = in, in.n
 		if i == begin && k.legs[id] == nil {
 			last := w.inputs[len(w.inputs)-1].Leg
 			in.Leg.ChannelCall, in.Leg.Vars = last.ChannelCall, true
@@ -435,18 +442,7 @@ func (k *correlator) forgetBefore(gone []*leg, deadline events.Time) []*leg {
 		if !l.ended || k.legs[l.id] != l {
 			continue // reinstated
 		}
-		delete(k.legs, l.id)
-		if l.conv.legs--; l.conv.legs == 0 {
-			for _, id := range l.conv.root().ids {
-				delete(k.convs, id)
-			}
-		}
-		if c := l.call; c != nil {
-			c.legs = slices.DeleteFunc(c.legs, func(x *leg) bool { return x == l })
-			if len(c.legs) == 0 && c.ended {
-				delete(k.calls, c.key)
-			}
-		}
+		k.discard(l)
 	}
 	return gone
 }

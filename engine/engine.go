@@ -54,7 +54,9 @@ type Engine struct {
 	outbox     *outbox
 
 	inbox    chan Input
-	stopping chan struct{} // closed when Run leaves: nothing more is taken
+	stopping chan struct{} // closed by refuse: nothing more is taken
+	refused  sync.Once
+	gate     sync.RWMutex  // read-held by who submits; refuse waits for them
 	ready    chan struct{} // closed when the log has been read
 	commands chan Command
 
@@ -114,8 +116,10 @@ func New(log Log, bus Bus, command Commander, cfg Config) *Engine {
 
 // Submit hands one frame to the engine. It waits while the engine is behind, and
 // returns when the frame is taken; a frame that was taken is disposed of before
-// Run returns.
+// Run returns, unless Run fails or was stopped before Ready.
 func (e *Engine) Submit(ctx context.Context, in Input) error {
+	e.gate.RLock()
+	defer e.gate.RUnlock()
 	select {
 	case <-e.stopping:
 		return ErrStopped
@@ -129,6 +133,16 @@ func (e *Engine) Submit(ctx context.Context, in Input) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// refuse takes no more frames. When it returns, all that were taken are in the
+// inbox.
+func (e *Engine) refuse() {
+	e.refused.Do(func() {
+		close(e.stopping) // those who wait for room leave
+		e.gate.Lock()
+		defer e.gate.Unlock()
+	})
 }
 
 // Ready waits until the engine has read its log and takes frames.
@@ -148,7 +162,7 @@ func (e *Engine) Ready(ctx context.Context) error {
 // frames that were taken are appended, folded and published before it returns.
 // The error is nil after a clean stop. Run must be called once.
 func (e *Engine) Run(ctx context.Context) error {
-	defer close(e.stopping)
+	defer e.refuse()
 	var owners sync.WaitGroup
 	defer owners.Wait()
 	for _, s := range e.shards {
@@ -156,6 +170,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		defer s.stop()
 	}
 	if err := e.recover(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped before it began
+		}
 		return fmt.Errorf("recover: %w", err)
 	}
 	close(e.ready)

@@ -29,7 +29,7 @@ func (k *correlator) evolve(ev *events.Event) {
 		k.newLeg(ev, nil).otherLeg = p.OtherLeg
 		return
 	case *events.ConversationMerged:
-		k.mergeInto(p.From, p.Into)
+		k.mergeInto(p.From, p.Into, ev.OccurredAt)
 		return
 	case *events.LegUUIDChanged:
 		k.relabel(k.legs[p.Old], ev.Leg)
@@ -80,7 +80,10 @@ func (k *correlator) newLeg(ev *events.Event, c *callRef) *leg {
 	if s := &ev.Source; s.Core != "" {
 		l.core, l.sw, l.onServer = s.Core, s.Switch, true
 	}
-	l.conv.legs++
+	l.conv.root().legs++
+	if old := k.legs[l.id]; old != nil {
+		k.discard(old) // it was taken for a trunk's, or is one of long ago
+	}
 	k.legs[l.id] = l
 	l.awaitedBy = k.awaited[l.id]
 	delete(k.awaited, l.id)
@@ -195,14 +198,22 @@ func (l *leg) bridgedWith(partner string) {
 // it is a leg that is never shown.
 func (k *correlator) await(l *leg) {
 	if k.legs[l.partner] == nil {
-		delete(k.awaited, l.awaits)
+		k.awaitNoMore(l)
 		l.awaits = l.partner
 		k.awaited[l.partner] = l.id
 	}
 }
 
+func (k *correlator) awaitNoMore(l *leg) {
+	if k.awaited[l.awaits] == l.id { // not what another waits for by now
+		delete(k.awaited, l.awaits)
+	}
+	l.awaits = ""
+}
+
 func (k *correlator) legGone(l *leg, h events.Hangup, at events.Time, inferred string, ev *events.Event) {
 	l.bridgedWith("")
+	k.awaitNoMore(l) // an unseen partner is often never shown
 	l.inferred = inferred != ""
 	l.ended, l.hangup, l.endedAt, l.goneAt = true, h, firstTime(at, ev.OccurredAt), k.now
 	if l.inferred {
@@ -216,9 +227,21 @@ func (k *correlator) relabel(l *leg, id string) {
 	if l == nil {
 		return
 	}
-	delete(k.legs, l.id)
+	old := l.id
+	delete(k.legs, old)
 	l.id = id
 	k.legs[id] = l
+	if k.awaited[l.awaits] == old {
+		k.awaited[l.awaits] = id
+	}
+	for _, x := range k.legs { // those who hear it hear it under its new id
+		if x.partner == old {
+			x.partner = id
+		}
+		if x.last == old {
+			x.last = id
+		}
+	}
 }
 
 // conversationFor returns the id of the conversation that a Channel-Call-UUID
@@ -257,8 +280,8 @@ func (k *correlator) merge(a, b string) string {
 	return into.id
 }
 
-func (k *correlator) mergeInto(fromID, intoID string) {
-	from, into := k.conversation(fromID, k.now), k.conversation(intoID, k.now)
+func (k *correlator) mergeInto(fromID, intoID string, at events.Time) {
+	from, into := k.conversation(fromID, at), k.conversation(intoID, at)
 	if from == into {
 		return
 	}
@@ -269,6 +292,32 @@ func (k *correlator) mergeInto(fromID, intoID string) {
 		k.convs[id] = into
 	}
 	from.into = into
+}
+
+// discard forgets a leg, and its call and conversation with the last of them.
+func (k *correlator) discard(l *leg) {
+	k.awaitNoMore(l)
+	delete(k.legs, l.id)
+	k.release(l.conv)
+	if c := l.call; c != nil {
+		c.legs = slices.DeleteFunc(c.legs, func(x *leg) bool { return x == l })
+		if len(c.legs) == 0 && c.ended {
+			delete(k.calls, c.key)
+		}
+	}
+}
+
+// release takes a leg out of its conversation, which is forgotten with the last.
+func (k *correlator) release(c *conversation) {
+	r := c.root()
+	if r.legs--; r.legs > 0 {
+		return
+	}
+	for _, id := range r.ids {
+		if k.convs[id] == r {
+			delete(k.convs, id)
+		}
+	}
 }
 
 // root is the conversation that c has become part of.

@@ -80,6 +80,7 @@ func (e *Engine) ingest(ctx, fatal context.Context, batches chan<- *events.Batch
 
 // drain takes what was submitted before the stop and decides what still waits.
 func (e *Engine) drain(fatal context.Context, b *events.Batch, batches chan<- *events.Batch, take func(*Input) error, quarantined map[string]uint64) error {
+	e.refuse()
 	for more := true; more; {
 		select {
 		case in := <-e.inbox:

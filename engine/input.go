@@ -20,6 +20,7 @@ type Input struct {
 	Unframed bool
 
 	recorded bool // gave an event, though what it says of its leg still waits
+	n        int  // events it gave so far: the number of the next one's id
 }
 
 // Quarantine says why a frame could not be understood. Reason is a short

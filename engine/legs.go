@@ -114,7 +114,7 @@ func (k *correlator) closeCore(sw string, c *core) {
 func (k *correlator) repeated(l *leg) bool {
 	s := &k.in.Source
 	switch {
-	case s.Core != "" && s.Core == l.core:
+	case s.Core != "" && s.Core == l.core && s.Sequence != 0:
 		if l.seen.has(s.Sequence) {
 			return true
 		}
@@ -134,7 +134,7 @@ func (k *correlator) note(l *leg) {
 	if c := k.cores[s.Switch]; l.core == "" || l.core != s.Core && c != nil && c.id == s.Core {
 		l.core, l.sw, l.seen = s.Core, s.Switch, seqWindow{}
 	}
-	if l.core == s.Core {
+	if l.core == s.Core && s.Sequence != 0 {
 		l.seen.add(s.Sequence)
 	}
 	l.onServer = true
@@ -149,7 +149,7 @@ func (k *correlator) wait(o *LegObservation) disposition {
 	}
 	s := &k.in.Source
 	for i := range w.inputs {
-		if x := &w.inputs[i].Source; s.Core != "" && x.Core == s.Core && x.Sequence == s.Sequence {
+		if x := &w.inputs[i].Source; s.Core != "" && s.Sequence != 0 && x.Core == s.Core && x.Sequence == s.Sequence {
 			return dispDuplicate
 		}
 	}
@@ -186,7 +186,6 @@ func trunkDirection(o *LegObservation) events.Direction {
 // out to be of: its first frames had no presence id.
 func (k *correlator) adopt(l *leg, o *LegObservation) {
 	seen, onServer := l.seen, l.onServer
-	l.conv.root().legs--
 	n := k.beginCall(k.accountOf(o.Presence), o)
 	n.seen, n.onServer = seen, onServer
 	*l = *n
@@ -476,7 +475,7 @@ func (k *correlator) recorded(l *leg, o *LegObservation) {
 		return
 	}
 	about := l
-	if p := k.legs[l.partner]; l.call == nil && p != nil {
+	if p := k.legs[l.partner]; l.call == nil && p != nil && !p.ended {
 		about = p
 	}
 	l.recording = started

@@ -17,8 +17,8 @@ import (
 //
 // It keeps a bounded number of results in memory. When the bus is away or slow
 // for longer than that, it lets go of them, since the log has what they follow
-// from: it reads the log anew from where the bus confirmed, folds it, and goes on
-// from there. A start after a crash is the same. So memory stays bounded, ingest
+// from: it asks the bus from where to go on, reads the log anew, folds it, and
+// publishes from there. A start is the same. So memory stays bounded, ingest
 // never waits for the bus, and nothing is skipped (I5).
 type outbox struct {
 	log    Log
@@ -27,13 +27,17 @@ type outbox struct {
 	logger *slog.Logger
 
 	confirmed atomic.Uint64
-	noting    sync.Mutex // guards the writing of the checkpoint
+	sent      uint64 // last position that the bus took over; run's own
+
+	noting  sync.Mutex // guards the writing of the checkpoint, and resumed
+	resumed bool       // the bus said from where; until then its Confirmed says nothing
 
 	mu       sync.Mutex // guards what follows
 	wake     *sync.Cond
 	queue    []Result
 	messages int
 	behind   bool   // the queue was let go; the log is read instead
+	lost     bool   // the bus must say from where before anything is published
 	last     uint64 // position of the last result pushed
 	finished bool
 }
@@ -42,14 +46,14 @@ type outbox struct {
 const maxQueued = 16384
 
 func newOutbox(log Log, bus Bus, name string, logger *slog.Logger) *outbox {
-	o := &outbox{log: log, bus: bus, name: name, logger: logger}
+	o := &outbox{log: log, bus: bus, name: name, logger: logger, lost: true}
 	o.wake = sync.NewCond(&o.mu)
 	return o
 }
 
-// begin says how far the log reached at the start. What the bus has not
-// confirmed of it is read from the log.
-func (o *outbox) begin(last uint64) error {
+// begin says how far the log reached at the start, and gives the results of its
+// end: a bus that lacks no more than those is served without reading the log anew.
+func (o *outbox) begin(last uint64, recent []Result) error {
 	checkpoint, err := o.log.Checkpoint(o.name)
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
@@ -57,7 +61,17 @@ func (o *outbox) begin(last uint64) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.confirmed.Store(min(checkpoint, last))
-	o.last, o.behind = last, checkpoint < last
+	o.last = last
+	if o.bus == nil {
+		return nil
+	}
+	o.queue = recent
+	for i := range recent {
+		o.messages += len(recent[i].Messages)
+	}
+	if len(recent) == 0 && checkpoint < last || o.messages > maxQueued {
+		o.letGoLocked()
+	}
 	return nil
 }
 
@@ -74,15 +88,16 @@ func (o *outbox) push(rs []Result) {
 			o.messages += len(rs[i].Messages)
 		}
 		o.queue = append(o.queue, rs...)
-		if o.messages > maxQueued {
+		// Results without messages hold memory too, if less.
+		if o.messages+len(o.queue)/4 > maxQueued {
 			o.logger.Warn("bus is behind, the log will be read instead", "position", o.last)
-			o.letGo()
+			o.letGoLocked()
 		}
 	}
 	o.wake.Signal()
 }
 
-func (o *outbox) letGo() { o.queue, o.messages, o.behind = nil, 0, true }
+func (o *outbox) letGoLocked() { o.queue, o.messages, o.behind = nil, 0, true }
 
 // finish says that no more will be pushed.
 func (o *outbox) finish() {
@@ -93,7 +108,7 @@ func (o *outbox) finish() {
 }
 
 // run publishes until it is finished. When ctx is done it has drain left to
-// publish what is there.
+// publish what is there. Its error is the log's.
 func (o *outbox) run(ctx, fatal context.Context, drain time.Duration) error {
 	if o.bus == nil {
 		return nil
@@ -110,54 +125,143 @@ func (o *outbox) run(ctx, fatal context.Context, drain time.Duration) error {
 	defer close(done)
 	noting.Go(func() { o.keepNoting(done) })
 	for {
-		rs, behind, more := o.next()
-		if !more {
-			break
-		}
+		task, rs := o.next()
 		var err error
-		if behind {
+		switch task {
+		case taskResume:
+			if err = o.resume(pctx); err != nil && pctx.Err() == nil {
+				// Only a bus that is closed for good gives up waiting.
+				o.logger.Error("nothing is published any more, events are still recorded", "err", err)
+				return nil
+			}
+		case taskRead:
 			err = o.catchUp(pctx)
-		} else {
-			err = o.bus.Publish(pctx, rs)
-		}
-		if err == nil {
-			continue
-		}
-		if pctx.Err() != nil {
-			o.logger.Warn("stopped before the bus had everything, the rest is published at the next start", "confirmed", o.confirmed.Load())
+		case taskPublish:
+			err = o.publish(pctx, rs)
+		case taskNone:
+			o.end(pctx)
 			return nil
 		}
-		o.logger.Warn("bus is away, events are still recorded", "err", err)
-		o.mu.Lock()
-		o.letGo()
-		o.mu.Unlock()
-		if err := o.bus.Ready(pctx); err != nil {
-			return nil //nolint:nilerr // only a stop ends the waiting, and a stop is no error
+		var away *busError
+		switch {
+		case err == nil:
+		case pctx.Err() != nil:
+			o.logger.Warn("stopped before the bus had everything, the rest is published at the next start", "confirmed", o.confirmed.Load())
+			return nil
+		case errors.As(err, &away):
+			o.logger.Warn("bus is away, events are still recorded", "err", err)
+			o.lose()
+		default:
+			return fmt.Errorf("publish from the log: %w", err)
 		}
-		o.logger.Info("bus is back")
 	}
-	if err := o.bus.Flush(pctx); err != nil && !errors.Is(err, errDrained) {
+}
+
+// end waits for the last confirmations.
+func (o *outbox) end(ctx context.Context) {
+	o.noting.Lock()
+	resumed := o.resumed
+	o.noting.Unlock()
+	if !resumed {
+		return
+	}
+	if err := o.bus.Flush(ctx); err != nil && !errors.Is(err, errDrained) {
 		o.logger.Warn("not everything was confirmed by the bus", "err", err)
 	}
 	o.note()
+}
+
+// busError is an error of the bus and not of the log.
+type busError struct{ err error }
+
+func (e *busError) Error() string { return e.err.Error() }
+
+func (e *busError) Unwrap() error { return e.err }
+
+func (o *outbox) publish(ctx context.Context, rs []Result) error {
+	if err := o.bus.Publish(ctx, rs); err != nil {
+		return &busError{err}
+	}
+	o.sent = rs[len(rs)-1].Position
+	return nil
+}
+
+// task is what run does next.
+type task uint8
+
+const (
+	taskNone    task = iota // the end
+	taskResume              // ask the bus from where
+	taskRead                // publish from the log
+	taskPublish             // publish results
+)
+
+// next waits for work.
+func (o *outbox) next() (task, []Result) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.queue) == 0 && !o.behind && !o.lost && !o.finished {
+		o.wake.Wait()
+	}
+	switch {
+	case o.finished && (len(o.queue) == 0 && !o.behind || o.lost && o.confirmed.Load() >= o.last):
+		return taskNone, nil
+	case o.lost:
+		return taskResume, nil
+	case o.behind:
+		return taskRead, nil
+	}
+	rs := o.queue
+	o.queue, o.messages = nil, 0
+	return taskPublish, rs
+}
+
+// lose lets go of what waits and has the bus asked from where to go on.
+func (o *outbox) lose() {
+	o.noting.Lock()
+	o.resumed = false
+	o.noting.Unlock()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lost = true
+	o.letGoLocked()
+	o.wake.Signal()
+}
+
+// resume asks the bus from where to publish. Of the queue it keeps what follows
+// from there.
+func (o *outbox) resume(ctx context.Context) error {
+	o.noting.Lock() // no checkpoint while the bus makes up its mind
+	defer o.noting.Unlock()
+	checkpoint := o.confirmed.Load()
+	from, err := o.bus.Resume(ctx, checkpoint)
+	if err != nil {
+		return err
+	}
+	from = max(from, 1)
+	o.confirmed.Store(from - 1)
+	o.sent, o.resumed = from-1, true
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lost = false
+	if from > o.last+1 && o.last == o.log.Last() {
+		o.logger.Error("bus holds events of this log that the log does not hold; is the data folder an old copy?", "log", o.last, "bus", from-1)
+	}
+	switch {
+	case !o.behind && len(o.queue) > 0 && o.queue[0].Position <= from:
+		for len(o.queue) > 0 && o.queue[0].Position < from {
+			o.messages -= len(o.queue[0].Messages)
+			o.queue = o.queue[1:]
+		}
+	case from <= o.last:
+		o.letGoLocked()
+	default:
+		o.queue, o.messages, o.behind = nil, 0, false
+	}
 	return nil
 }
 
 var errDrained = errors.New("engine: no time left to publish")
-
-// next waits for work: results, or the news that the log must be read.
-func (o *outbox) next() (rs []Result, behind, more bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for len(o.queue) == 0 && !o.behind && !o.finished {
-		o.wake.Wait()
-	}
-	if o.behind {
-		return nil, true, true
-	}
-	rs, o.queue, o.messages = o.queue, nil, 0
-	return rs, false, len(rs) > 0
-}
 
 // noteEvery is how often the checkpoint is written. The bus confirms after
 // Publish has returned; a checkpoint that lags costs repeats after a crash.
@@ -179,22 +283,34 @@ func (o *outbox) keepNoting(done <-chan struct{}) {
 
 // note writes the checkpoint: how far the bus has confirmed.
 func (o *outbox) note() {
-	o.noting.Lock()
-	defer o.noting.Unlock()
-	p := o.bus.Confirmed()
-	if p <= o.confirmed.Load() {
-		return
-	}
-	o.confirmed.Store(p)
-	if err := o.log.SetCheckpoint(o.name, p); err != nil {
-		o.logger.Warn("checkpoint not written, more than necessary will be published again after a crash", "err", err)
+	if o.noteOnce() {
+		o.logger.Warn("bus lost what it had confirmed", "confirmed", o.confirmed.Load())
+		o.lose()
 	}
 }
 
-// catchUp folds the log from its start, publishes what the bus has not
-// confirmed, and goes on until it meets the queue.
+// noteOnce reports whether the bus went back.
+func (o *outbox) noteOnce() (wentBack bool) {
+	o.noting.Lock()
+	defer o.noting.Unlock()
+	if !o.resumed {
+		return false
+	}
+	p, before := o.bus.Confirmed(), o.confirmed.Load()
+	if p <= before {
+		return p < before
+	}
+	o.confirmed.Store(p)
+	if err := o.log.SetCheckpoint(o.name, p); err != nil {
+		o.logger.Warn("checkpoint not written, more than necessary may be published again after a crash", "err", err)
+	}
+	return false
+}
+
+// catchUp folds the log from its start, publishes what the bus has not got, and
+// goes on until it meets the queue.
 func (o *outbox) catchUp(ctx context.Context) error {
-	from := max(o.confirmed.Load(), o.bus.Confirmed())
+	from := o.sent
 	p := NewProjection(o.log.ID())
 	p.mute = from
 	at := uint64(0)
@@ -205,7 +321,7 @@ func (o *outbox) catchUp(ctx context.Context) error {
 			if len(rs) == 0 {
 				return nil
 			}
-			err := o.bus.Publish(ctx, rs)
+			err := o.publish(ctx, rs)
 			rs = nil
 			return err
 		}

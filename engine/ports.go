@@ -33,29 +33,37 @@ type Message struct {
 // in order, and the views as they are after it. Call is nil for an event about
 // no call, Line is nil for one about no account.
 type Result struct {
-	Position uint64
-	Account  string
-	CallID   string
-	Messages []Message
-	Call     *cti.Call
-	Line     *cti.Line
+	Position     uint64
+	Account      string
+	CallID       string
+	Conversation string // of the call after the event; empty for an event about no call
+	Messages     []Message
+	Call         *cti.Call
+	Line         *cti.Line
 }
 
-// Bus takes the results of the fold to subscribers. Implementations are called
-// by one goroutine, with results in order of position and without gaps.
+// Bus takes the results of the fold to subscribers. Publish, Flush and Resume are
+// called by one goroutine, with results in order of position and without gaps
+// from the position that Resume named.
 type Bus interface {
+	// Resume waits until the bus can be published to and returns the position
+	// from which to publish: what the bus holds decides, since it may hold less
+	// than it once confirmed. checkpoint is the last position that it is known to
+	// have confirmed; it counts where the bus cannot tell. Of what is published
+	// from there on the bus leaves out what it has. Resume is called before the
+	// first Publish, after each error of Publish, and when Confirmed went back.
+	Resume(ctx context.Context, checkpoint uint64) (from uint64, err error)
 	// Publish takes over rs and returns when everything in it is on its way to
 	// being confirmed; it waits when too much is unconfirmed. An error means that
 	// the bus is away: none, some or all of rs arrived. The engine publishes again
-	// from Confirmed()+1 when Ready says so.
+	// from where Resume says.
 	Publish(ctx context.Context, rs []Result) error
 	// Confirmed is the last position all of whose messages the bus has confirmed,
-	// 0 before the first one.
+	// 0 before the first Resume. It goes back when the bus finds that it lost what
+	// it had confirmed. It is called by any goroutine.
 	Confirmed() uint64
 	// Flush waits until all that was published is confirmed.
 	Flush(ctx context.Context) error
-	// Ready waits until the bus can be published to.
-	Ready(ctx context.Context) error
 }
 
 // Command is a wish of a policy or request, for the adapter that owns the account.

@@ -53,7 +53,7 @@ func (p *Projection) Apply(ev *events.Event) Result {
 	}
 	r.Line = a.view()
 	if c := a.calls[ev.Call]; c != nil {
-		r.Call = c.view(a.name, a.features(c))
+		r.Call, r.Conversation = c.view(a.name, a.features(c)), c.conversation
 	}
 	return r
 }
@@ -125,6 +125,9 @@ func (f *folding) foldCall(c *call) {
 		if p.Reason == aliasRecord {
 			c.recording = p.Alias
 		}
+		if l := c.leg(f.ev.Leg); l != nil && p.Reason == aliasLeg {
+			l.id = p.Alias
+		}
 		if c.addAlias(p.Alias) {
 			f.emit(cti.CallAliased, c, cti.Arguments{Alias: p.Alias, AliasReason: p.Reason})
 		}
@@ -134,7 +137,9 @@ func (f *folding) foldCall(c *call) {
 		c.details(p)
 		f.emit(cti.CallDetails, c, cti.Arguments{})
 	case *events.CallLegAdded:
-		c.legOrNew(f.ev.Leg)
+		l := c.legOrNew(f.ev.Leg)
+		l.ended, l.cause = false, "" // it may have been thought gone
+		f.stateFollows(c)
 	case *events.CallLegRemoved:
 		f.legRemoved(c, p)
 	case *events.CallParked:
@@ -188,6 +193,7 @@ func (f *folding) accepted(c *call, p *events.CallAccepted) {
 		c.agentAnsweredAt = t
 		c.move(f.p.machine, triggerAgentAnswer, t)
 		f.emit(cti.AgentAnswered, c, cti.Arguments{})
+		f.stateFollows(c) // of several devices another may be primary for it
 		return
 	}
 	f.connected(c, triggerAnswer, t)
@@ -195,9 +201,14 @@ func (f *folding) accepted(c *call, p *events.CallAccepted) {
 
 // connected raises what follows when the two parties can talk.
 func (f *folding) connected(c *call, trigger string, t events.Time) {
-	if !c.live() || !c.connect(f.p.machine, trigger, t) {
+	if !c.live() {
 		return
 	}
+	if !c.connect(f.p.machine, trigger, t) {
+		f.stateFollows(c) // another leg may be primary for it
+		return
+	}
+	c.follow(f.p.machine, t)
 	f.emit(cti.CommutationStarted, c, cti.Arguments{})
 	if f.a.isWaiting(c.id) {
 		f.a.promote(c.id)
@@ -260,38 +271,42 @@ func (f *folding) hungup(c *call, p *events.CallHungup) {
 func (f *folding) legRemoved(c *call, p *events.CallLegRemoved) {
 	l := c.legOrNew(f.ev.Leg)
 	l.ended, l.cause, l.partner = true, p.Cause, ""
-	// The leg that is primary now may be held while the former was not.
-	if n := c.primary(); n != nil && n != l {
-		switch held := c.state == stateHeld; {
-		case n.held && !held:
-			f.stateFollows(c, c.move(f.p.machine, triggerHold, f.ev.OccurredAt), cti.Hold)
-		case !n.held && held && c.connected:
-			f.stateFollows(c, c.move(f.p.machine, triggerRetrieve, f.ev.OccurredAt), cti.Unhold)
-		}
-		if n.partner != "" {
-			c.otherLeg = n.partner
-		}
+	if l.inConf {
+		l.inConf, c.conference, c.inConf = false, false, ""
+	}
+	f.stateFollows(c)
+	if n := c.primary(); n != nil && n != l && n.partner != "" {
+		c.otherLeg = n.partner
 	}
 }
 
-func (f *folding) stateFollows(c *call, changed bool, name cti.Name) {
-	if changed {
-		f.emit(name, c, cti.Arguments{})
-		f.lineChanged()
+// stateFollows publishes what the leg that is primary now says, where the former
+// said something else.
+func (f *folding) stateFollows(c *call) {
+	if !c.follow(f.p.machine, f.ev.OccurredAt) {
+		return
 	}
+	switch {
+	case c.state == stateHeld:
+		f.emit(cti.Hold, c, cti.Arguments{})
+	case c.oldState == stateHeld:
+		f.emit(cti.Unhold, c, cti.Arguments{})
+	default:
+		f.emit(cti.CallInfoChanged, c, cti.Arguments{})
+	}
+	f.lineChanged()
 }
 
 func (f *folding) conference(c *call, in bool, name string) {
-	c.conference, c.inConf = in, name
-	trigger := triggerLeave
 	if in {
-		trigger = triggerJoin
-		if !c.connected {
-			c.connect(f.p.machine, triggerAnswer, f.ev.OccurredAt)
-			f.emit(cti.CommutationStarted, c, cti.Arguments{})
-		}
+		f.connected(c, triggerAnswer, f.ev.OccurredAt) // a conference is company
 	}
-	if c.move(f.p.machine, trigger, f.ev.OccurredAt) {
+	c.legOrNew(f.ev.Leg).inConf, c.conference, c.inConf = in, in, name
+	if !in {
+		f.stateFollows(c)
+		return
+	}
+	if c.move(f.p.machine, triggerJoin, f.ev.OccurredAt) {
 		f.emit(cti.CallInfoChanged, c, cti.Arguments{})
 		f.lineChanged()
 	}

@@ -11,12 +11,6 @@ import (
 	"github.com/callstate/callstate/events/cti"
 )
 
-// HistoryEntry is one stored event of a call and the CTI events that follow from it.
-type HistoryEntry struct {
-	Event events.Event `json:"event"`
-	CTI   []cti.Event  `json:"cti"`
-}
-
 // Status is how the engine is.
 type Status struct {
 	LogID       string             `json:"logId"`
@@ -117,13 +111,6 @@ func (e *Engine) Lines(ctx context.Context, domain string) ([]cti.LineView, erro
 	return vs, nil
 }
 
-// History returns a call's stored events, each with the CTI events that follow
-// from it. It folds the events of the call's account around it anew, from the
-// log, so that what it says is what was published.
-func (e *Engine) History(ctx context.Context, key events.CallKey) ([]HistoryEntry, error) {
-	return History(ctx, e.log, key)
-}
-
 // callView returns the call as it is now.
 func (p *Projection) callView(a *account, c *call) cti.CallView {
 	return cti.CallView{
@@ -144,83 +131,6 @@ func (a *account) find(id string) *call {
 	for _, c := range a.calls {
 		if slices.Contains(c.aliases, id) {
 			return c
-		}
-	}
-	return nil
-}
-
-// reader is what offline queries need of a log.
-type reader interface {
-	ID() string
-	Read(ctx context.Context, from uint64, fn func(*events.Event) error) error
-}
-
-// History folds a log and returns the events of one call with what follows from
-// each. The CTI events depend on the account's other calls, so that the whole of
-// the account is folded.
-func History(ctx context.Context, log reader, key events.CallKey) ([]HistoryEntry, error) {
-	p := NewProjection(log.ID())
-	var out []HistoryEntry
-	err := log.Read(ctx, 1, func(ev *events.Event) error {
-		if ev.Account != key.Account {
-			return nil
-		}
-		r := p.Apply(ev)
-		if ev.Call != key.Call {
-			return nil
-		}
-		h := HistoryEntry{Event: *ev, CTI: make([]cti.Event, len(r.Messages))}
-		for i := range r.Messages {
-			h.CTI[i] = r.Messages[i].Event
-		}
-		out = append(out, h)
-		return nil
-	})
-	return out, err
-}
-
-// PastCall returns a call of the log as it is after its last event.
-func PastCall(ctx context.Context, log reader, key events.CallKey) (v cti.CallView, ok bool, err error) {
-	err = PastCalls(ctx, log, key.Account, func(c cti.CallView) error {
-		if c.CallID == key.Call {
-			v, ok = c, true
-		}
-		return nil
-	})
-	return v, ok, err
-}
-
-// PastCalls folds a log and calls fn for every call of it, in the order in which
-// they began, as it is after its last event. An empty account means all.
-func PastCalls(ctx context.Context, log reader, account string, fn func(cti.CallView) error) error {
-	p := NewProjection(log.ID())
-	last := map[events.CallKey]*cti.CallView{}
-	var order []events.CallKey
-	err := log.Read(ctx, 1, func(ev *events.Event) error {
-		if account != "" && ev.Account != account {
-			return nil
-		}
-		r := p.Apply(ev)
-		if r.Call == nil {
-			return nil
-		}
-		key := ev.Key()
-		v := last[key]
-		if v == nil {
-			_, domain := cti.SplitAccount(ev.Account)
-			v = &cti.CallView{Domain: domain, Account: ev.Account, CallID: ev.Call}
-			last[key] = v
-			order = append(order, key)
-		}
-		v.Position, v.Conversation, v.Call = ev.Position, ev.Conversation, *r.Call
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, key := range order {
-		if err := fn(*last[key]); err != nil {
-			return err
 		}
 	}
 	return nil

@@ -57,19 +57,22 @@ func (b *fakeBus) Confirmed() uint64 { b.mu.Lock(); defer b.mu.Unlock(); return 
 
 func (b *fakeBus) Flush(context.Context) error { return nil }
 
-func (b *fakeBus) Ready(ctx context.Context) error {
+// Resume waits until the bus is back and trusts the checkpoint.
+func (b *fakeBus) Resume(ctx context.Context, checkpoint uint64) (uint64, error) {
 	b.mu.Lock()
 	back := b.back
 	b.mu.Unlock()
-	if back == nil {
-		return nil
+	if back != nil {
+		select {
+		case <-back:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
 	}
-	select {
-	case <-back:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.confirmed = max(b.confirmed, checkpoint)
+	return b.confirmed + 1, nil
 }
 
 func (b *fakeBus) leave() {

@@ -123,22 +123,34 @@ func (e *Engine) fold(ctx context.Context, evs []events.Event) ([]Result, error)
 	return results, ctx.Err()
 }
 
+// recentResults is how many results of the log's end the outbox gets at the
+// start: the bus rarely lacks more.
+const recentResults = 4096
+
 // recover reads the log: correlation learns what it knew, the shards what they
 // held, and nothing is commanded.
 func (e *Engine) recover(ctx context.Context) error {
 	last := e.log.Last()
+	mute := last - min(last, recentResults)
 	for _, s := range e.shards {
-		if err := s.do(ctx, func(p *Projection) { p.mute = last }); err != nil {
+		if err := s.do(ctx, func(p *Projection) { p.mute = mute }); err != nil {
 			return err
 		}
 	}
 	const chunk = 2048
 	evs := make([]events.Event, 0, chunk)
+	var recent []Result
 	flush := func() error {
 		if len(evs) == 0 {
 			return nil
 		}
-		_, err := e.fold(ctx, evs)
+		results, err := e.fold(ctx, evs)
+		for i := range results {
+			if results[i].Position > mute {
+				recent = append(recent, results[i:]...)
+				break
+			}
+		}
 		evs = make([]events.Event, 0, chunk)
 		return err
 	}
@@ -163,7 +175,7 @@ func (e *Engine) recover(ctx context.Context) error {
 	e.report(e.correlator.frames, nil)
 	e.folded.Store(last)
 	e.appended.Store(last)
-	if err := e.outbox.begin(last); err != nil {
+	if err := e.outbox.begin(last, recent); err != nil {
 		return err
 	}
 	e.logger.Info("log read", "log_id", e.log.ID(), "position", last, "live_calls", e.live(ctx))

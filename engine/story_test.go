@@ -29,8 +29,10 @@ type story struct {
 	core string
 	// oneCore keeps the switch from being started again.
 	oneCore bool
-	steps   []Step
-	evs     []events.Event
+	// steady keeps the clock from jumping.
+	steady bool
+	steps  []Step
+	evs    []events.Event
 }
 
 const (

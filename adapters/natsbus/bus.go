@@ -46,6 +46,9 @@ type Bus struct {
 	attempts  int       // to get ready, since the last confirmation
 	stored    map[storedID]struct{}
 	storedMax uint64 // the highest position in stored
+	lastAck   string // id of the newest message that was confirmed since Resume
+	lastAckNo uint64 // its number in the window
+	made      made
 	closed    bool
 	changed   chan struct{} // closed and renewed when something happened that a waiter may wait for
 	waiters   int
@@ -289,8 +292,8 @@ func (b *Bus) waitLocked(ctx context.Context, d time.Duration) error {
 }
 
 // Ready waits until the bus can be published to: connected, the stream and the
-// buckets there. It makes those that are missing. After an error of Publish or
-// Flush the caller publishes again from Confirmed()+1.
+// buckets there. It makes those that are missing. One who publishes calls Resume,
+// which includes it.
 //
 // It returns ctx's cause, joined with what was in the way, or ErrClosed.
 func (b *Bus) Ready(ctx context.Context) error {
@@ -358,9 +361,8 @@ func (b *Bus) prepare(ctx context.Context, resend *encoder) error {
 		}
 		drops := b.drops
 		b.attempts++
-		after := b.win.confirmed
 		b.mu.Unlock()
-		stored, err := b.provision(ctx, after)
+		own, fresh, line, err := b.lookAround(ctx, resend != nil)
 		b.mu.Lock()
 		if err != nil {
 			last = err
@@ -376,7 +378,15 @@ func (b *Bus) prepare(ctx context.Context, resend *encoder) error {
 		if drops != b.drops || b.closed || (resend != nil && b.owed) {
 			continue
 		}
-		b.openLocked(stored)
+		if resend != nil && b.lostLocked(own, fresh, line) {
+			// Only the caller can publish again what is not in the window any more:
+			// Confirmed goes back, and Resume says from where.
+			b.log.Warn("nats lost what it had confirmed", "confirmed", b.confirmedLocked())
+			b.owed, b.win.confirmed = true, 0
+			b.win.clear()
+			continue
+		}
+		b.openLocked(own)
 		if resend != nil {
 			b.resendLocked(resend)
 		} else {
@@ -387,16 +397,32 @@ func (b *Bus) prepare(ctx context.Context, resend *encoder) error {
 	}
 }
 
+// lookAround sees to stream and buckets and returns the ids at the end of the
+// stream, whether the stream is new, and the last line in its bucket. The caller
+// of Ready does without: Resume looks for itself.
+func (b *Bus) lookAround(ctx context.Context, healing bool) (own []storedID, fresh bool, line uint64, err error) {
+	s, err := b.provision(ctx)
+	if err != nil {
+		return nil, false, 0, err
+	}
+	if healing {
+		h, err := b.viewFloor(ctx, LinesBucket(b.o.Prefix))
+		if err != nil {
+			return nil, false, 0, err
+		}
+		line = h.floor
+	}
+	own, fresh, err = b.readBack(ctx, s)
+	return own, fresh, line, err
+}
+
 // openLocked begins an epoch.
-func (b *Bus) openLocked(stored map[storedID]struct{}) {
+func (b *Bus) openLocked(own []storedID) {
 	b.down = nil
 	b.epoch++
 	b.reply = fmt.Sprintf("%s.m.%d.", b.inbox, b.epoch)
 	b.progress = time.Now()
-	b.stored, b.storedMax = stored, 0
-	for id := range stored {
-		b.storedMax = max(b.storedMax, id.position)
-	}
+	b.rememberLocked(own)
 	b.views.hurry() // what changed meanwhile
 	b.log.Info("bus ready", "url", b.address(), "stream", b.o.Stream, "confirmed", b.confirmedLocked())
 	b.wakeLocked()

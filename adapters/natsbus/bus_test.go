@@ -92,7 +92,7 @@ func startBus(t testing.TB, o Options) (*Bus, func()) {
 		}
 	}
 	t.Cleanup(stop)
-	if err := b.Ready(deadline(t)); err != nil {
+	if _, err := b.Resume(deadline(t), 0); err != nil {
 		t.Fatal(err)
 	}
 	return b, stop
@@ -104,7 +104,7 @@ func result(p uint64, account, call string, n int) engine.Result {
 	_, domain := cti.SplitAccount(account)
 	view := &cti.Call{ID: call, State: cti.StateConnected, StateName: "CONNECTED", TalkMs: int64(p), Direction: events.In}
 	line := &cti.Line{Connected: true, ActiveCall: call, CallFeaturesSet: cti.Talk}
-	r := engine.Result{Position: p, Account: account, CallID: call, Call: view, Line: line}
+	r := engine.Result{Position: p, Account: account, CallID: call, Conversation: "conv", Call: view, Line: line}
 	for i := range n {
 		e := cti.Event{
 			Event: cti.CallInfoChanged, Position: p, Seq: p, LineSeq: p, Time: events.Time(1750000000000000 + p*1000),

@@ -5,8 +5,8 @@ import "errors"
 // Errors of the bus.
 var (
 	// ErrNotReady is matched by the error that Publish and Flush return while the
-	// bus is away: what was not confirmed is to be published again, from
-	// Confirmed()+1, when Ready says so.
+	// bus is away: what was not confirmed is to be published again, from where
+	// Resume says.
 	ErrNotReady = errors.New("natsbus: not ready")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("natsbus: closed")

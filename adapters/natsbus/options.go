@@ -24,6 +24,10 @@ type Options struct {
 	Source string // ce-source; "" means callstate
 	LogID  string // id of the log; begins every message id and tells our views from those of another log
 
+	// NoRefill publishes to a stream and buckets without a history what follows the
+	// checkpoint. Without it they are filled from the log's start.
+	NoRefill bool
+
 	MaxAge   time.Duration // of messages in the stream; 0 means 7 days, negative no limit
 	MaxBytes int64         // of the stream; 0 means no limit
 	Replicas int           // of the stream and the buckets; 0 means 1. Existing ones are left as they are

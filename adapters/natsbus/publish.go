@@ -21,8 +21,8 @@ import (
 // The bus keeps rs until it is confirmed: neither the messages nor what the views
 // point to may change any more.
 //
-// An error matches ErrNotReady or ErrClosed, or is ctx's cause; after any, call Ready and publish
-// again from Confirmed()+1.
+// An error matches ErrNotReady or ErrClosed, or is ctx's cause; after any, call Resume
+// and publish again from where it says.
 func (b *Bus) Publish(ctx context.Context, rs []engine.Result) error {
 	for i := range rs {
 		if err := b.publish(ctx, &rs[i]); err != nil {
@@ -171,12 +171,15 @@ func (b *Bus) onAck(m *nats.Msg) {
 		}
 		return
 	}
+	id := b.win.id(n)
 	if !b.win.confirm(n) {
 		return
 	}
 	b.stats.Confirmed++
 	if duplicate {
 		b.stats.Duplicates++
+	} else if n >= b.lastAckNo {
+		b.lastAck, b.lastAckNo = id, n
 	}
 	b.attempts = 0
 	b.progress = time.Now()

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
+	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/events"
 	"github.com/callstate/callstate/events/cti"
 )
@@ -34,6 +35,11 @@ type Queries interface {
 	// History returns the stored events of the calls that f names, in order of
 	// position, each with the CTI events that follow from it.
 	History(ctx context.Context, f HistoryFilter) ([]HistoryEntry, error)
+	// Explain returns, for every field of the calls that f names, the event that
+	// set it last.
+	Explain(ctx context.Context, f HistoryFilter) ([]engine.Evidence, error)
+	// At returns the PBX as it was at a time.
+	At(ctx context.Context, f AtFilter) (engine.Moment, error)
 	// Line returns one account's line, and false where it is not known.
 	Line(ctx context.Context, account string) (cti.LineView, bool, error)
 	// Lines returns the lines of a domain, of all domains where it is empty,
@@ -46,14 +52,9 @@ type Queries interface {
 // ErrUnavailable says that a query cannot be answered now, and may be later.
 var ErrUnavailable = errors.New("natsbus: unavailable")
 
-// CallFilter says which calls; empty fields let all through.
-type CallFilter struct {
-	CallID  string `json:"callId,omitempty"`
-	Account string `json:"account,omitempty"`
-	Domain  string `json:"domain,omitempty"`
-	Live    bool   `json:"live,omitempty"`  // only calls that have not ended
-	Limit   int    `json:"limit,omitempty"` // 1 to 1000; the service makes 0 100
-}
+// CallFilter says which calls; the service makes a Limit of 0 100, and refuses
+// one above 1000.
+type CallFilter = engine.CallFilter
 
 // HistoryFilter says whose history. An empty Account means all accounts' calls
 // of CallID.
@@ -62,7 +63,14 @@ type HistoryFilter struct {
 	CallID  string `json:"callId"`
 	After   uint64 `json:"after,omitempty"` // only positions above it
 	Limit   int    `json:"limit,omitempty"` // 1 to 1000; the service makes 0 1000
+	// Conversation asks for the whole conversation: every account's calls and the
+	// legs that are no account's. Explain asks also which event set each field.
+	Conversation bool `json:"conversation,omitempty"`
+	Explain      bool `json:"explain,omitempty"`
 }
+
+// AtFilter says which moment, and whose. Limit is 1 to 1000; the service makes 0 100.
+type AtFilter = engine.AtFilter
 
 // LineFilter says which lines.
 type LineFilter struct {
@@ -178,8 +186,10 @@ func StartService(nc *nats.Conn, q Queries, o ServiceOptions) (*Service, error) 
 		{"calls.get", s.callsGet},
 		{"calls.list", s.callsList},
 		{"calls.history", s.callsHistory},
+		{"calls.at", s.callsAt},
 		{"lines.get", s.linesGet},
 		{"lines.list", s.linesList},
+		{"lines.at", s.linesAt},
 		{"status", s.status},
 	} {
 		subject := o.Prefix + "." + e.verb
@@ -391,10 +401,66 @@ func (s *Service) callsHistory(ctx context.Context, data []byte) (any, error) {
 			}
 		}
 	}
+	var evidence []engine.Evidence
+	if f.Explain {
+		if evidence, err = s.q.Explain(ctx, f); err != nil {
+			return nil, err
+		}
+	}
 	return struct {
-		Events []HistoryEntry `json:"events"`
-		More   bool           `json:"more"` // ask again, after the last position
-	}{out, len(out) >= f.Limit}, nil
+		Events   []HistoryEntry    `json:"events"`
+		More     bool              `json:"more"` // ask again, after the last position
+		Evidence []engine.Evidence `json:"evidence,omitempty"`
+	}{out, len(out) >= f.Limit, evidence}, nil
+}
+
+// moment answers what at asks. A page of calls cannot be asked for: a PBX has as
+// many live calls as agents, and a limit that cuts says so.
+func (s *Service) moment(ctx context.Context, data []byte) (engine.Moment, AtFilter, error) {
+	var f AtFilter
+	if err := decodeRequest(data, &f); err != nil {
+		return engine.Moment{}, f, err
+	}
+	if f.Time == 0 {
+		return engine.Moment{}, f, badRequest("time is missing")
+	}
+	if err := setLimit(&f.Limit, defaultLimit); err != nil {
+		return engine.Moment{}, f, err
+	}
+	m, err := s.q.At(ctx, f)
+	return m, f, err
+}
+
+func (s *Service) callsAt(ctx context.Context, data []byte) (any, error) {
+	m, f, err := s.moment(ctx, data)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		Time     events.Time    `json:"time"`
+		Position uint64         `json:"position"` // the last event that counts
+		Calls    []cti.CallView `json:"calls"`
+		More     bool           `json:"more"` // ask again with a higher limit or one account
+	}{f.Time, m.Position, append([]cti.CallView{}, m.Calls[:min(len(m.Calls), f.Limit)]...), len(m.Calls) > f.Limit}, nil
+}
+
+func (s *Service) linesAt(ctx context.Context, data []byte) (any, error) {
+	m, f, err := s.moment(ctx, data)
+	if err != nil {
+		return nil, err
+	}
+	lines := []cti.LineView{}
+	for _, l := range m.Lines {
+		if l.Account > f.After {
+			lines = append(lines, l)
+		}
+	}
+	return struct {
+		Time     events.Time    `json:"time"`
+		Position uint64         `json:"position"`
+		Lines    []cti.LineView `json:"lines"`
+		More     bool           `json:"more"` // ask again, after the last account
+	}{f.Time, m.Position, lines[:min(len(lines), f.Limit)], len(lines) > f.Limit}, nil
 }
 
 func (s *Service) linesGet(ctx context.Context, data []byte) (any, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
+	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/events"
 	"github.com/callstate/callstate/events/cti"
 )
@@ -58,6 +59,21 @@ func (q *fakeQueries) History(_ context.Context, f HistoryFilter) ([]HistoryEntr
 		Payload: &events.CallDTMF{Digit: "5"},
 	}
 	return []HistoryEntry{{Event: e, CTI: []cti.Event{{Event: cti.DTMFEntered, Position: 3, Arguments: cti.Arguments{Digits: "5"}}}}}, q.err
+}
+
+func (q *fakeQueries) Explain(_ context.Context, f HistoryFilter) ([]engine.Evidence, error) {
+	return []engine.Evidence{{CallID: f.CallID, Field: "state", Value: "2", Position: 3}}, q.err
+}
+
+func (q *fakeQueries) At(_ context.Context, f AtFilter) (engine.Moment, error) {
+	if f.Occurred {
+		return engine.Moment{}, q.err
+	}
+	return engine.Moment{
+		Position: 7,
+		Calls:    []cti.CallView{q.view("1004@acme.example"), q.view("1005@acme.example")},
+		Lines:    []cti.LineView{{Account: "1004@acme.example"}, {Account: "1005@acme.example"}},
+	}, q.err
 }
 
 func (q *fakeQueries) Line(_ context.Context, account string) (cti.LineView, bool, error) {
@@ -113,6 +129,15 @@ func TestServiceAnswers(t *testing.T) {
 		{"calls.history", `{"callId":"a2e6"}`, "", `"payload":{"digit":"5"}`},
 		{"calls.history", `{"callId":"a2e6"}`, "", `"digits":"5"`},
 		{"calls.history", `{"callId":"none"}`, CodeNotFound, ""},
+		{"calls.history", `{"callId":"a2e6","explain":true}`, "", `"evidence":[{"account":"","callId":"a2e6","field":"state"`},
+		{"calls.list", `{"since":"yesterday"}`, CodeBadRequest, ""},
+		{"calls.at", `{"time":"2026-11-22T10:15:00Z"}`, "", `"time":"2026-11-22T10:15:00.000000Z","position":7,"calls":[{`},
+		{"calls.at", `{"time":"2026-11-22T10:15:00Z","limit":1}`, "", `"more":true`},
+		{"calls.at", `{"time":"2026-11-22T10:15:00Z","occurred":true}`, "", `"calls":[],"more":false`},
+		{"calls.at", `{}`, CodeBadRequest, ""},
+		{"calls.at", `{"time":"10:15"}`, CodeBadRequest, ""},
+		{"lines.at", `{"time":"2026-11-22T10:15:00Z","after":"1004@acme.example"}`, "", `"lines":[{"position":0,"domain":"","account":"1005@`},
+		{"lines.at", `{"time":"2026-11-22T10:15:00Z","occurred":true}`, "", `"lines":[],"more":false`},
 		{"lines.get", `{"account":"1004@acme.example"}`, "", `"position":2`},
 		{"lines.get", `{"account":"1009@acme.example"}`, CodeNotFound, ""},
 		{"lines.get", `{}`, CodeBadRequest, ""},
@@ -170,7 +195,7 @@ func TestServiceIsDiscoverable(t *testing.T) {
 		subjects = append(subjects, e.Subject)
 	}
 	if got, want := strings.Join(subjects, " "), "callstate.v1.calls.get callstate.v1.calls.list "+
-		"callstate.v1.calls.history callstate.v1.lines.get callstate.v1.lines.list callstate.v1.status"; got != want {
+		"callstate.v1.calls.history callstate.v1.calls.at callstate.v1.lines.get callstate.v1.lines.list callstate.v1.lines.at callstate.v1.status"; got != want {
 		t.Errorf("endpoints %s, want %s", got, want)
 	}
 	for range 2 {

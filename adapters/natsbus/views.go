@@ -36,8 +36,7 @@ type view struct {
 }
 
 // views conflates: it keeps the latest state of each key that changed since it
-// was written. Its memory is that of the keys that changed, and a conversation
-// for each live call.
+// was written. Its memory is that of the keys that changed.
 type views struct {
 	calls, lines string // subjects of the buckets, "$KV.<bucket>."
 	inbox        string
@@ -52,16 +51,17 @@ type views struct {
 	kick         chan struct{} // size 1: a flush that is already asked for is enough
 	writes       atomic.Uint64
 	log          *slog.Logger
+	flushing     sync.Mutex // held while views are written; taken before Bus.mu
 
 	mu       sync.Mutex // guards the following
 	dirty    map[viewKey]view
-	writing  map[viewKey]view   // what flush took; empty between flushes
-	live     map[viewKey]string // conversation of each live call: not every result has a message that names it
-	taken    uint64             // every result through this position was taken
-	written  uint64             // every view through this position, or a later one, is in its bucket
-	callsLow uint64             // an earlier run wrote the calls through this position
+	writing  map[viewKey]view // what flush took; empty between flushes
+	taken    uint64           // every result through this position was taken
+	written  uint64           // every view through this position, or a later one, is in its bucket
+	callsLow uint64           // the calls through this position are in their bucket
 	linesLow uint64
 	lowKnown bool
+	lineAt   uint64 // the last line written: its bucket holds it, or has lost its end
 	round    uint64 // counts the batches of writes; names the one whose confirmations count
 	missing  int    // confirmations that the round waits for
 	err      error  // the round's
@@ -75,7 +75,7 @@ func newViews(o Options, inbox string, log *slog.Logger) *views {
 		okLines: fmt.Appendf(nil, `{"stream":%q,"seq":`, "KV_"+LinesBucket(o.Prefix)),
 		inbox:   inbox, log: log, kick: make(chan struct{}, 1),
 		logID: []string{headerValue(o.LogID)}, posText: []string{""},
-		dirty: map[viewKey]view{}, writing: map[viewKey]view{}, live: map[viewKey]string{},
+		dirty: map[viewKey]view{}, writing: map[viewKey]view{},
 	}
 	if o.EndedTTL > 0 {
 		v.ttl = []string{o.EndedTTL.Round(time.Second).String()}
@@ -96,7 +96,7 @@ func (v *views) take(rs []engine.Result) {
 		v.taken = r.Position
 		if r.Call != nil && r.Position > v.callsLow {
 			k := viewKey{r.Account, r.CallID}
-			v.dirty[k] = view{key: k, position: r.Position, conversation: v.conversationLocked(k, r), call: r.Call}
+			v.dirty[k] = view{key: k, position: r.Position, conversation: r.Conversation, call: r.Call}
 		}
 		if r.Line != nil && r.Position > v.linesLow {
 			k := viewKey{account: r.Account}
@@ -106,24 +106,22 @@ func (v *views) take(rs []engine.Result) {
 	v.settleLocked()
 }
 
-// conversationLocked returns the conversation of the call of r, from its
-// messages or as they last said it.
-func (v *views) conversationLocked(k viewKey, r *engine.Result) string {
-	c, known := v.live[k]
-	if !known { // ended, or from an earlier run
-		c = v.dirty[k].conversation
-	}
-	for i := range r.Messages {
-		if e := &r.Messages[i].Event; e.CallID == r.CallID && e.Conversation != "" {
-			c = e.Conversation
-		}
-	}
-	if r.Call.EndedAt != 0 {
-		delete(v.live, k)
-	} else if c != "" {
-		v.live[k] = c
-	}
-	return c
+// resume begins anew after what the buckets hold: the calls through callsLow, the
+// lines through linesLow. What waited to be written comes again.
+func (v *views) resume(callsLow, linesLow uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	clear(v.dirty)
+	v.callsLow, v.linesLow, v.lowKnown, v.lineAt = callsLow, linesLow, true, linesLow
+	v.taken = min(callsLow, linesLow)
+	v.written = v.taken
+}
+
+// lastLine is the position of the last line written by this process.
+func (v *views) lastLine() uint64 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.lineAt
 }
 
 // settleLocked moves written on where nothing waits to be written.
@@ -166,6 +164,8 @@ func (v *views) finishLocked(err error) {
 // returns when all of it is confirmed. Run alone calls it.
 func (b *Bus) flushViews(ctx context.Context) error {
 	v := b.views
+	v.flushing.Lock()
+	defer v.flushing.Unlock()
 	v.mu.Lock()
 	if len(v.dirty) == 0 {
 		v.mu.Unlock()
@@ -198,6 +198,11 @@ func (b *Bus) flushViews(ctx context.Context) error {
 		}
 	} else {
 		v.written = max(v.written, through)
+		for i := range v.sorted {
+			if v.sorted[i].line != nil {
+				v.lineAt = max(v.lineAt, v.sorted[i].position)
+			}
+		}
 	}
 	clear(v.writing)
 	clear(v.sorted)

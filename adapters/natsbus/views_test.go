@@ -100,10 +100,8 @@ func TestViewKeepsItsConversation(t *testing.T) {
 	over.EndedAt = 1750000000000000
 	ended.Call = &over
 	mustPublish(t, b, []engine.Result{ended})
-	b.views.mu.Lock()
-	defer b.views.mu.Unlock()
-	if n := len(b.views.live); n != 0 {
-		t.Errorf("%d conversations kept without a live call", n)
+	if v := getCall(t, b, cti.DefaultPrefix, "1004@acme.example", "a2e6"); v.Position != 3 || v.Conversation != "conv" {
+		t.Errorf("view %+v, want position 3 in conversation conv", v)
 	}
 }
 

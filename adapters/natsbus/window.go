@@ -32,6 +32,14 @@ func (w *window) push(m *engine.Message) uint64 {
 	return n
 }
 
+// id is that of an unconfirmed message.
+func (w *window) id(n uint64) string {
+	if n < w.head || n >= w.tail || w.at(n).msg == nil {
+		return ""
+	}
+	return w.at(n).msg.ID
+}
+
 // through notes that every message of position, and of those before, was pushed.
 func (w *window) through(position uint64) {
 	if w.head == w.tail {

@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
-	"github.com/callstate/callstate/adapters/natsbus"
 	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/events/cti"
 	"github.com/callstate/callstate/store"
@@ -66,39 +66,51 @@ func (f *sourceFlags) ask(verb string, request, answer any) error {
 
 func newCalls(e *env) *cobra.Command {
 	var src sourceFlags
-	var account string
-	var live, asJSON bool
+	var ff filterFlags
+	var asJSON, mask bool
 	var limit int
 	cmd := &cobra.Command{
 		Use:   "calls",
 		Short: "list calls, from a log or from a running engine",
-		Long: `Lists calls with their numbers, times and outcome. From a log (--data) all that it
-holds; from a running engine those that are live or ended a short while ago.`,
+		Long: `Lists calls with their numbers, times and outcome, the latest last: live ones and
+ended ones, from a log (--data) or from a running engine, which answers from its log.
+A call is listed when it passes every filter that is given.`,
 		Example: `  callstate calls --data ~/.cache/callstate/demo
+  callstate calls --data data --since -2h --direction in --outcome missed,no-answer
+  callstate calls --data data --number 0671112233 --since 2026-11-22 --mask
   callstate calls --nats nats://127.0.0.1:4222 --live`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			vs, err := findCalls(cmd.Context(), &src, account, live, limit)
+			f, err := ff.filter(time.Now())
 			if err != nil {
 				return err
 			}
-			return e.printCalls(vs, asJSON)
+			if f.Limit = limit; limit < 0 {
+				return fmt.Errorf("%w: --limit %d is below 0", errUsage, limit)
+			}
+			vs, err := findCalls(cmd.Context(), &src, f)
+			if err != nil {
+				return err
+			}
+			slices.Reverse(vs)
+			return e.printCalls(maskWith(mask, vs), asJSON)
 		},
 	}
 	src.add(cmd)
-	cmd.Flags().StringVar(&account, "account", "", "only this account, number@domain")
-	cmd.Flags().BoolVar(&live, "live", false, "only calls that have not ended")
+	ff.add(cmd.Flags())
 	cmd.Flags().IntVar(&limit, "limit", 0, "at most this many, the latest (default: all of a log, 100 of an engine)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
+	cmd.Flags().BoolVar(&mask, "mask", false, maskUsage)
 	return cmd
 }
 
-func findCalls(ctx context.Context, src *sourceFlags, account string, live bool, limit int) ([]cti.CallView, error) {
+// findCalls returns the calls that f lets through, the latest first.
+func findCalls(ctx context.Context, src *sourceFlags, f engine.CallFilter) ([]cti.CallView, error) {
 	if src.data == "" {
 		var answer struct {
 			Calls []cti.CallView `json:"calls"`
 		}
-		err := src.ask("calls.list", natsbus.CallFilter{Account: account, Live: live, Limit: limit}, &answer)
+		err := src.ask("calls.list", f, &answer)
 		return answer.Calls, err
 	}
 	log, err := src.openLog()
@@ -106,17 +118,7 @@ func findCalls(ctx context.Context, src *sourceFlags, account string, live bool,
 		return nil, err
 	}
 	defer log.Close()
-	var vs []cti.CallView
-	err = engine.PastCalls(ctx, log, account, func(v cti.CallView) error {
-		if !live || v.Call.Outcome == "" {
-			vs = append(vs, v)
-		}
-		return nil
-	})
-	if limit > 0 && len(vs) > limit {
-		vs = vs[len(vs)-limit:]
-	}
-	return vs, err
+	return engine.FindCalls(ctx, log, f)
 }
 
 func (e *env) printCalls(vs []cti.CallView, asJSON bool) error {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,93 +12,206 @@ import (
 	"github.com/callstate/callstate/adapters/natsbus"
 	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/events/cti"
 )
 
 func newHistory(e *env) *cobra.Command {
 	var src sourceFlags
-	var asJSON bool
+	var f natsbus.HistoryFilter
+	var asJSON, mask bool
 	cmd := &cobra.Command{
 		Use:   "history CALL",
 		Short: "one call's story: what happened, when, on which leg, and which CTI events followed",
 		Long: `Prints the stored events of a call in order, each with the CTI events that follow
-from it. CALL is <account>/<call id>, or a bare call id for all accounts' calls of it.`,
-		Example: `  callstate history --data ~/.cache/callstate/demo 1001@demo.local/954e8d54-41db-4c55-baf8-481bb97b3c74`,
-		Args:    usageArgs(cobra.ExactArgs(1)),
+from it. CALL is <account>/<call id>, or a bare call id for all accounts' calls of it;
+an alias will do.
+
+With --conversation the story is that of the whole conversation: all accounts' calls,
+consultations and transfers, and the legs that are no account's (trunks), across
+merges. With --explain it is not a story but evidence: every field of the call as it is
+now, with the event, by position and type, that set it last.`,
+		Example: `  callstate history --data ~/.cache/callstate/demo 1001@demo.local/954e8d54-41db-4c55-baf8-481bb97b3c74
+  callstate history --data data --conversation 954e8d54-41db-4c55-baf8-481bb97b3c74
+  callstate history --data data --explain 954e8d54-41db-4c55-baf8-481bb97b3c74`,
+		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			account, id := "", args[0]
-			if i := strings.IndexByte(id, '/'); i >= 0 {
-				account, id = id[:i], id[i+1:]
+			f.CallID = args[0]
+			if account, id, ok := strings.Cut(args[0], "/"); ok {
+				f.Account, f.CallID = account, id
 			}
-			entries, err := findHistory(cmd.Context(), &src, account, id)
+			st, err := findStory(cmd.Context(), &src, f)
 			if err != nil {
 				return err
 			}
-			if len(entries) == 0 {
+			if len(st.Events) == 0 {
 				return fmt.Errorf("no call %s", args[0])
 			}
-			return e.printHistory(entries, asJSON)
+			st = maskWith(mask, st)
+			switch {
+			case f.Explain:
+				return e.printEvidence(st.Evidence, asJSON)
+			case asJSON:
+				return e.printHistoryJSON(st.Events)
+			case f.Conversation:
+				e.printConversation(st.Events)
+			default:
+				e.printHistory(st.Events)
+			}
+			return nil
 		},
 	}
 	src.add(cmd)
+	cmd.Flags().BoolVar(&f.Conversation, "conversation", false, "all calls and legs of the call's conversation")
+	cmd.Flags().BoolVar(&f.Explain, "explain", false, "name for every field of the call the event that set it")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
+	cmd.Flags().BoolVar(&mask, "mask", false, maskUsage)
 	return cmd
 }
 
-func findHistory(ctx context.Context, src *sourceFlags, account, id string) ([]engine.HistoryEntry, error) {
-	if src.data == "" {
-		var answer struct {
-			Events []engine.HistoryEntry `json:"events"`
-		}
-		err := src.ask("calls.history", natsbus.HistoryFilter{Account: account, CallID: id}, &answer)
-		return answer.Events, err
-	}
-	log, err := src.openLog()
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	keys, err := callsNamed(ctx, log, account, id)
-	if err != nil {
-		return nil, err
-	}
-	var all []engine.HistoryEntry
-	for _, k := range keys {
-		h, err := engine.History(ctx, log, k)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, h...)
-	}
-	slices.SortStableFunc(all, func(a, b engine.HistoryEntry) int { return cmp.Compare(a.Event.Position, b.Event.Position) })
-	return all, nil
+// story is what history tells.
+type story struct {
+	Events   []engine.HistoryEntry `json:"events"`
+	Evidence []engine.Evidence     `json:"evidence"`
 }
 
-func (e *env) printHistory(entries []engine.HistoryEntry, asJSON bool) error {
+func findStory(ctx context.Context, src *sourceFlags, f natsbus.HistoryFilter) (story, error) {
+	if src.data == "" {
+		return askStory(src, f)
+	}
+	var st story
+	log, err := src.openLog()
+	if err != nil {
+		return st, err
+	}
+	defer log.Close()
+	if st.Events, err = historyOf(ctx, log, f); err == nil && f.Explain {
+		st.Evidence, err = evidenceOf(ctx, log, f)
+	}
+	return st, err
+}
+
+// askStory asks the running engine, page by page: NATS carries a megabyte at once.
+func askStory(src *sourceFlags, f natsbus.HistoryFilter) (story, error) {
+	var st story
+	f.Limit = page / 4
+	for {
+		var answer struct {
+			story
+			More bool `json:"more"`
+		}
+		if err := src.ask("calls.history", f, &answer); err != nil {
+			return st, err
+		}
+		for i := range answer.Events {
+			if answer.Events[i].CTI == nil { // left out on the way
+				answer.Events[i].CTI = []cti.Event{}
+			}
+		}
+		st.Events = append(st.Events, answer.Events...)
+		st.Evidence = append(st.Evidence, answer.Evidence...)
+		if !answer.More || len(answer.Events) == 0 {
+			return st, nil
+		}
+		f.After, f.Explain = answer.Events[len(answer.Events)-1].Event.Position, false
+	}
+}
+
+func (e *env) printHistoryJSON(entries []engine.HistoryEntry) error {
+	enc := json.NewEncoder(e.out)
+	enc.SetEscapeHTML(false)
+	for i := range entries {
+		if err := enc.Encode(&entries[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printHistory prints the events under a heading for each run of one call's.
+func (e *env) printHistory(entries []engine.HistoryEntry) {
+	var last events.CallKey
+	for i := range entries {
+		ev := &entries[i].Event
+		if ev.Key() != last {
+			last = ev.Key()
+			fmt.Fprintf(e.out, "%s  call %s  conversation %s\n", ev.Account, ev.Call, ev.Conversation)
+		}
+		e.printEntry(&entries[i], "")
+	}
+}
+
+// printConversation names the calls and then tells one story, each event with
+// whose it is.
+func (e *env) printConversation(entries []engine.HistoryEntry) {
+	var keys []events.CallKey
+	width := len(trunk)
+	for i := range entries {
+		ev := &entries[i].Event
+		if k := ev.Key(); !k.IsZero() && !slices.Contains(keys, k) {
+			keys = append(keys, k)
+			width = max(width, len(ev.Account))
+			fmt.Fprintf(e.out, "%s  call %s  conversation %s\n", ev.Account, ev.Call, ev.Conversation)
+		}
+	}
+	for i := range entries {
+		who := entries[i].Event.Account
+		if who == "" && entries[i].Event.Leg != "" {
+			who = trunk
+		}
+		e.printEntry(&entries[i], fmt.Sprintf("%-*s  ", width, who))
+	}
+}
+
+// trunk stands for the account of a leg that has none.
+const trunk = "(trunk)"
+
+func (e *env) printEntry(h *engine.HistoryEntry, who string) {
+	ev := &h.Event
+	origin := ""
+	if ev.Origin != events.Live {
+		origin = "  (" + ev.Origin.String() + ")"
+	}
+	fmt.Fprintf(e.out, "%6d  %s  %s%-22s leg %s  %s%s\n", ev.Position, clock(ev.OccurredAt), who, e.paint("1", string(ev.Type())), shortID(ev.Leg), payloadText(ev.Payload), origin)
+	for j := range h.CTI {
+		c := &h.CTI[j]
+		fmt.Fprintf(e.out, "        %s %-20s %s\n", e.paint("90", "↳"), c.Event, eventText(c))
+	}
+}
+
+// printEvidence prints which event set each field. The table leaves out what is
+// empty; the JSON does not.
+func (e *env) printEvidence(all []engine.Evidence, asJSON bool) error {
 	if asJSON {
 		enc := json.NewEncoder(e.out)
 		enc.SetEscapeHTML(false)
-		for i := range entries {
-			if err := enc.Encode(&entries[i]); err != nil {
+		for i := range all {
+			if err := enc.Encode(&all[i]); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	account := ""
-	for i := range entries {
-		ev := &entries[i].Event
-		if ev.Account != account {
-			account = ev.Account
-			fmt.Fprintf(e.out, "%s  call %s  conversation %s\n", account, ev.Call, ev.Conversation)
+	for len(all) > 0 {
+		key := events.CallKey{Account: all[0].Account, Call: all[0].CallID}
+		var rows [][]string
+		n := 0
+		for ; n < len(all) && all[n].Account == key.Account && all[n].CallID == key.Call; n++ {
+			ev := &all[n]
+			if ev.Value == "" || ev.Value == "false" {
+				continue
+			}
+			of := ""
+			if ev.Of != "" {
+				of = "of call " + shortID(ev.Of)
+			}
+			rows = append(rows, []string{ev.Field, ev.Value, fmt.Sprint(ev.Position), string(ev.Type), clock(ev.OccurredAt), of})
 		}
-		origin := ""
-		if ev.Origin != events.Live {
-			origin = "  (" + ev.Origin.String() + ")"
+		fmt.Fprintf(e.out, "%s  call %s\n", key.Account, key.Call)
+		if err := e.table([]string{"FIELD", "VALUE", "EVENT", "TYPE", "WHEN", ""}, rows); err != nil {
+			return err
 		}
-		fmt.Fprintf(e.out, "%6d  %s  %-22s leg %s  %s%s\n", ev.Position, clock(ev.OccurredAt), e.paint("1", string(ev.Type())), shortID(ev.Leg), payloadText(ev.Payload), origin)
-		for j := range entries[i].CTI {
-			c := &entries[i].CTI[j]
-			fmt.Fprintf(e.out, "        %s %-20s %s\n", e.paint("90", "↳"), c.Event, eventText(c))
+		if all = all[n:]; len(all) > 0 {
+			fmt.Fprintln(e.out)
 		}
 	}
 	return nil

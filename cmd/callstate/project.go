@@ -11,11 +11,12 @@ import (
 
 	"github.com/callstate/callstate/adapters/webitel"
 	"github.com/callstate/callstate/engine"
+	"github.com/callstate/callstate/events/cti"
 )
 
 func newProject(e *env) *cobra.Command {
 	var domains []string
-	var quiet bool
+	var quiet, mask bool
 	cmd := &cobra.Command{
 		Use:   "project FILE...",
 		Short: "frames in, CTI events out: no PBX, no store, no NATS",
@@ -34,7 +35,7 @@ answer to auth, or by the domains that the channels name.`,
 		Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			for _, name := range args {
-				if err := e.project(name, domains, quiet); err != nil {
+				if err := e.project(name, domains, quiet, mask); err != nil {
 					return fmt.Errorf("%s: %w", name, err)
 				}
 			}
@@ -43,10 +44,11 @@ answer to auth, or by the domains that the channels name.`,
 	}
 	cmd.Flags().StringSliceVar(&domains, "domain", nil, "domain whose accounts are agents (may be repeated)")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "do not say on standard error what became of the frames")
+	cmd.Flags().BoolVar(&mask, "mask", false, maskUsage)
 	return cmd
 }
 
-func (e *env) project(name string, domains []string, quiet bool) error {
+func (e *env) project(name string, domains []string, quiet, mask bool) error {
 	rec, err := e.readRecording(name)
 	if err != nil {
 		return err
@@ -63,6 +65,11 @@ func (e *env) project(name string, domains []string, quiet bool) error {
 		enc := json.NewEncoder(w)
 		enc.SetEscapeHTML(false)
 		for _, x := range out {
+			if mask {
+				if x, err = maskEntry(x); err != nil {
+					return err
+				}
+			}
 			if err := enc.Encode(x); err != nil {
 				return err
 			}
@@ -78,13 +85,13 @@ func (e *env) project(name string, domains []string, quiet bool) error {
 			continue
 		}
 		steps, err := o.Observe(*in)
-		writeSteps(w, steps)
+		writeSteps(w, steps, mask)
 		if err != nil {
 			return err
 		}
 	}
 	steps, err := o.Finish()
-	writeSteps(w, steps)
+	writeSteps(w, steps, mask)
 	if err != nil {
 		return err
 	}
@@ -98,10 +105,16 @@ func (e *env) project(name string, domains []string, quiet bool) error {
 	return nil
 }
 
-func writeSteps(w *bufio.Writer, steps []engine.Step) {
+func writeSteps(w *bufio.Writer, steps []engine.Step, mask bool) {
 	for i := range steps {
 		for j := range steps[i].Result.Messages {
-			_, _ = w.Write(steps[i].Result.Messages[j].Payload) // Flush says whether it went well
+			m := &steps[i].Result.Messages[j]
+			payload := m.Payload
+			if mask {
+				ev := masked(m.Event)
+				payload = cti.AppendEvent(nil, &ev)
+			}
+			_, _ = w.Write(payload) // Flush says whether it went well
 			_ = w.WriteByte('\n')
 		}
 	}

@@ -41,61 +41,113 @@ func (q *queries) Call(ctx context.Context, key events.CallKey) (cti.CallView, b
 	if err != nil || !known {
 		return v, false, err
 	}
-	return engine.PastCall(ctx, q.store, key)
+	found, err := engine.FindCalls(ctx, q.store, engine.CallFilter{Account: key.Account, CallID: key.Call})
+	for i := range found {
+		if found[i].CallID == key.Call {
+			return found[i], true, err
+		}
+	}
+	return v, false, err
 }
 
-// Calls implements natsbus.Queries.
+// Calls implements natsbus.Queries. Calls that are live, and one that is asked
+// for by id and is known, are answered from memory; all else from the log.
 func (q *queries) Calls(ctx context.Context, f natsbus.CallFilter) ([]cti.CallView, error) {
-	all, err := q.engine.Calls(ctx, f.Account)
-	if err != nil {
-		return nil, unavailable(err)
+	if f.Live || f.CallID != "" {
+		all, err := q.engine.Calls(ctx, f.Account)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		all = slices.DeleteFunc(all, func(v cti.CallView) bool { return !f.Match(&v) })
+		if f.Live || len(all) > 0 {
+			return engine.Latest(all, f.Limit), nil
+		}
 	}
-	all = slices.DeleteFunc(all, func(v cti.CallView) bool {
-		return f.Domain != "" && v.Domain != f.Domain ||
-			f.Live && v.Call.Outcome != "" ||
-			f.CallID != "" && v.CallID != f.CallID && !slices.Contains(v.Call.Aliases, f.CallID)
-	})
-	slices.SortFunc(all, func(a, b cti.CallView) int {
-		return cmp.Or(cmp.Compare(b.Call.StartedAt, a.Call.StartedAt), cmp.Compare(a.Account, b.Account))
-	})
-	if f.Limit > 0 && len(all) > f.Limit {
-		all = all[:f.Limit]
-	}
-	return all, nil
+	return engine.FindCalls(ctx, q.store, f)
 }
 
 // History implements natsbus.Queries.
 func (q *queries) History(ctx context.Context, f natsbus.HistoryFilter) ([]natsbus.HistoryEntry, error) {
-	keys, err := callsNamed(ctx, q.store, f.Account, f.CallID)
+	h, err := historyOf(ctx, q.store, f)
 	if err != nil {
 		return nil, err
 	}
 	var out []natsbus.HistoryEntry
-	for _, k := range keys {
-		h, err := engine.History(ctx, q.store, k)
-		if err != nil {
-			return nil, err
+	for i := range h {
+		if h[i].Event.Position <= f.After {
+			continue
 		}
-		for i := range h {
-			if h[i].Event.Position > f.After {
-				out = append(out, natsbus.HistoryEntry{Type: h[i].Event.Type(), Event: &h[i].Event, CTI: h[i].CTI})
-			}
+		if f.Limit > 0 && len(out) == f.Limit {
+			break
 		}
-	}
-	slices.SortFunc(out, func(a, b natsbus.HistoryEntry) int { return cmp.Compare(a.Event.Position, b.Event.Position) })
-	if f.Limit > 0 && len(out) > f.Limit {
-		out = out[:f.Limit]
+		out = append(out, natsbus.HistoryEntry{Type: h[i].Event.Type(), Event: &h[i].Event, CTI: h[i].CTI})
 	}
 	return out, nil
 }
 
+// historyOf returns the events of the calls that f names, or of their conversation.
+func historyOf(ctx context.Context, log store.Store, f natsbus.HistoryFilter) ([]engine.HistoryEntry, error) {
+	keys, err := callsNamed(ctx, log, f.Account, f.CallID)
+	if err != nil || len(keys) == 0 {
+		return nil, err
+	}
+	if f.Conversation {
+		return engine.ConversationHistory(ctx, log, keys)
+	}
+	return engine.History(ctx, log, keys...)
+}
+
+// Explain implements natsbus.Queries.
+func (q *queries) Explain(ctx context.Context, f natsbus.HistoryFilter) ([]engine.Evidence, error) {
+	return evidenceOf(ctx, q.store, f)
+}
+
+// evidenceOf explains the calls that f names, or all of their conversation.
+func evidenceOf(ctx context.Context, log store.Store, f natsbus.HistoryFilter) ([]engine.Evidence, error) {
+	h, err := historyOf(ctx, log, f)
+	if err != nil {
+		return nil, err
+	}
+	var all []engine.Evidence
+	seen := map[events.CallKey]bool{{}: true}
+	for i := range h {
+		key := h[i].Event.Key()
+		if seen[key] || key.IsZero() {
+			continue
+		}
+		seen[key] = true
+		ev, err := engine.Explain(ctx, log, key)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, ev...)
+	}
+	return all, nil
+}
+
+// At implements natsbus.Queries.
+func (q *queries) At(ctx context.Context, f natsbus.AtFilter) (engine.Moment, error) {
+	return engine.At(ctx, q.store, f)
+}
+
 // callsNamed returns the calls that a person names: by account and id, or by a
-// bare id, which is all accounts' calls of that id.
+// bare id, which is all accounts' calls of that id. An id that no call has may be
+// an alias of some.
 func callsNamed(ctx context.Context, log store.Store, account, id string) ([]events.CallKey, error) {
 	var keys []events.CallKey
 	err := log.Calls(ctx, account, func(k events.CallKey, _, _ uint64) error {
 		if k.Call == id {
 			keys = append(keys, k)
+		}
+		return nil
+	})
+	if err != nil || len(keys) > 0 {
+		return keys, err
+	}
+	err = log.Read(ctx, 1, func(ev *events.Event) error {
+		p, ok := ev.Payload.(*events.CallUUIDChanged)
+		if ok && p.Alias == id && (account == "" || ev.Account == account) && !slices.Contains(keys, ev.Key()) {
+			keys = append(keys, ev.Key())
 		}
 		return nil
 	})

@@ -48,6 +48,7 @@ func TestReadmeCommands(t *testing.T) {
 	seen := map[string]bool{}
 	for _, block := range fencedAt(t) {
 		for line := range strings.SplitSeq(strings.TrimSpace(block), "\n") {
+			line, _, _ = strings.Cut(line, " > ") // what follows is the shell's
 			fields := strings.Fields(line)
 			switch {
 			case line == "go test ./..." || line == "go run ./cmd/callstate demo":

@@ -37,7 +37,7 @@ func (f *natsFlags) connect() (*nats.Conn, error) {
 func newWatch(e *env) *cobra.Command {
 	var nf natsFlags
 	var account string
-	var asJSON, all, linesOnly bool
+	var asJSON, all, linesOnly, mask bool
 	cmd := &cobra.Command{
 		Use:   "watch",
 		Short: "live CTI events and lines from NATS",
@@ -54,14 +54,14 @@ else: it is a subscriber like any other.`,
 			}
 			defer nc.Close()
 			if !asJSON {
-				if err := e.printLines(cmd.Context(), nc, nf.prefix, account); err != nil {
+				if err := e.printLines(cmd.Context(), nc, nf.prefix, account, mask); err != nil {
 					return err
 				}
 			}
 			if linesOnly {
 				return nil
 			}
-			return e.watch(cmd.Context(), nc, nf.prefix, account, asJSON, all)
+			return e.watch(cmd.Context(), nc, nf.prefix, watchOptions{account, asJSON, all, mask})
 		},
 	}
 	nf.add(cmd)
@@ -69,11 +69,12 @@ else: it is a subscriber like any other.`,
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the payloads as they are on NATS, one a line")
 	cmd.Flags().BoolVar(&all, "all", false, "print also lineStateChanged, agentStateChanged and callDetails")
 	cmd.Flags().BoolVar(&linesOnly, "lines", false, "print the lines and end")
+	cmd.Flags().BoolVar(&mask, "mask", false, maskUsage)
 	return cmd
 }
 
 // printLines prints the views of the lines.
-func (e *env) printLines(ctx context.Context, nc *nats.Conn, prefix, account string) error {
+func (e *env) printLines(ctx context.Context, nc *nats.Conn, prefix, account string, mask bool) error {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return err
@@ -102,22 +103,22 @@ func (e *env) printLines(ctx context.Context, nc *nats.Conn, prefix, account str
 		if err := json.Unmarshal(entry.Value(), &v); err != nil {
 			return fmt.Errorf("line %s: %w", entry.Key(), err)
 		}
-		state := v.Line.AgentState
-		if state == "" {
-			state = "-"
-		}
-		rows = append(rows, []string{
-			v.Account, state, fmt.Sprint(int(v.Line.CallFeaturesSet)), v.Line.CallFeaturesSet.String(),
-			shortID(v.Line.ActiveCall), shortID(v.Line.SecondCall), fmt.Sprint(len(v.Line.Waiting)),
-		})
+		v = maskWith(mask, v)
+		rows = append(rows, lineRow(&v))
 	}
-	return e.table([]string{"ACCOUNT", "AGENT", "FLAGS", "THE LINE CAN", "ACTIVE", "SECOND", "WAITING"}, rows)
+	return e.table(lineHeader, rows)
 }
 
-func (e *env) watch(ctx context.Context, nc *nats.Conn, prefix, account string, asJSON, all bool) error {
+// watchOptions are whose events are printed, and how.
+type watchOptions struct {
+	account         string // empty means all
+	json, all, mask bool
+}
+
+func (e *env) watch(ctx context.Context, nc *nats.Conn, prefix string, o watchOptions) error {
 	subject := prefix + ".>"
-	if account != "" {
-		number, domain := cti.SplitAccount(account)
+	if o.account != "" {
+		number, domain := cti.SplitAccount(o.account)
 		subject = prefix + "." + cti.Token(domain) + "." + cti.Token(number) + ".>"
 	}
 	sub, err := nc.SubscribeSync(subject)
@@ -132,16 +133,20 @@ func (e *env) watch(ctx context.Context, nc *nats.Conn, prefix, account string, 
 			}
 			return fmt.Errorf("watch: %w", err)
 		}
-		if asJSON {
+		if o.json && !o.mask {
 			fmt.Fprintf(e.out, "%s\n", msg.Data)
 			continue
 		}
 		var ev cti.Event
 		if err := json.Unmarshal(msg.Data, &ev); err != nil {
-			e.say("not a CTI event on %s: %v", msg.Subject, err)
+			e.say("not a CTI event: %v", err)
 			continue
 		}
-		if all || ev.Event != cti.LineStateChanged && ev.Event != cti.AgentStateChanged && ev.Event != cti.CallDetails {
+		ev = maskWith(o.mask, ev)
+		switch {
+		case o.json:
+			fmt.Fprintf(e.out, "%s\n", cti.AppendEvent(nil, &ev))
+		case o.all || ev.Event != cti.LineStateChanged && ev.Event != cti.AgentStateChanged && ev.Event != cti.CallDetails:
 			fmt.Fprintln(e.out, e.eventLine(&ev))
 		}
 	}

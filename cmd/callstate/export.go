@@ -1,0 +1,403 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/callstate/callstate/engine"
+	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/events/cti"
+)
+
+// exportOptions are what export can be told.
+type exportOptions struct {
+	src    sourceFlags
+	filter engine.CallFilter
+	calls  bool
+	events bool
+	format string
+	from   uint64
+	file   string
+	mask   bool
+}
+
+func newExport(e *env) *cobra.Command {
+	var o exportOptions
+	var ff filterFlags
+	cmd := &cobra.Command{
+		Use:   "export",
+		Short: "calls and events for analytics, as CSV or JSON Lines",
+		Long: `Writes calls, a row each (--calls, the default), or stored events (--events), from a
+log. The columns are documented in cmd/callstate/EXPORT.md and do not change.
+
+The last line on standard error is "next position N". Give --from N the next time, and
+only what is new comes: events from that position on, and calls that had an event from
+there on. A call that was live, or about which more became known, comes again; the row
+with the higher position replaces the earlier one of the same account and call_id.
+
+The filters are those of callstate calls. With --events, --since and --until are about
+when the event happened, and the filters that only a call can pass leave out what
+belongs to no call.`,
+		Example: `  callstate export --data data > calls.csv
+  callstate export --data data --format jsonl --from 1 -o calls.jsonl
+  callstate export --data data --events --account 1001@demo.local --mask`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if o.filter, err = ff.filter(time.Now()); err != nil {
+				return err
+			}
+			switch {
+			case o.calls && o.events:
+				return fmt.Errorf("%w: --calls and --events are two exports", errUsage)
+			case o.src.data == "":
+				return fmt.Errorf("%w: --data is missing: export reads a log", errUsage)
+			case o.format != "csv" && o.format != "jsonl":
+				return fmt.Errorf("%w: --format %q: want csv or jsonl", errUsage, o.format)
+			}
+			return e.export(cmd.Context(), &o)
+		},
+	}
+	cmd.Flags().StringVar(&o.src.data, "data", "", "read the log in this folder; no engine may have it open")
+	ff.add(cmd.Flags())
+	cmd.Flags().BoolVar(&o.calls, "calls", false, "export calls (the default)")
+	cmd.Flags().BoolVar(&o.events, "events", false, "export stored events")
+	cmd.Flags().StringVar(&o.format, "format", "csv", "csv or jsonl")
+	cmd.Flags().Uint64Var(&o.from, "from", 0, "only what is new from this position on")
+	cmd.Flags().StringVarP(&o.file, "output", "o", "", "write this file, whole or not at all (default: standard output)")
+	cmd.Flags().BoolVar(&o.mask, "mask", false, maskUsage)
+	return cmd
+}
+
+func (e *env) export(ctx context.Context, o *exportOptions) error {
+	log, err := o.src.openLog()
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	next := log.Last() + 1
+	p := e.progress("events", log.Last())
+	err = e.writeOut(o.file, func(w io.Writer) error {
+		if o.events {
+			return exportEvents(ctx, p.of(log), o, w)
+		}
+		return exportCalls(ctx, p.of(log), o, w)
+	})
+	p.done()
+	if err != nil {
+		return err
+	}
+	e.say("next position %d", next)
+	return nil
+}
+
+// writeOut runs write on standard output, or on a file that appears under its
+// name only when all of it is on disk.
+func (e *env) writeOut(name string, write func(io.Writer) error) (err error) {
+	if name == "" {
+		w := bufio.NewWriter(e.out)
+		if err := write(w); err != nil {
+			return errors.Join(err, w.Flush())
+		}
+		return w.Flush()
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	w := bufio.NewWriter(f)
+	if err := write(w); err != nil {
+		return err
+	}
+	if err := errors.Join(w.Flush(), f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return os.Rename(f.Name(), name)
+}
+
+// column is one column of an export. Its value is a string, a number, a bool, a
+// time, or raw JSON.
+type column[T any] struct {
+	name  string
+	value func(*T) any
+}
+
+// callColumns are those of EXPORT.md. New ones go to the end.
+var callColumns = []column[engine.PastCall]{
+	{"conversation", func(c *engine.PastCall) any { return c.View.Conversation }},
+	{"account", func(c *engine.PastCall) any { return c.View.Account }},
+	{"call_id", func(c *engine.PastCall) any { return c.View.CallID }},
+	{"direction", func(c *engine.PastCall) any { return string(c.View.Call.Direction) }},
+	{"callback", func(c *engine.PastCall) any { return c.View.Call.Callback }},
+	{"caller", func(c *engine.PastCall) any { return c.View.Call.CallerID }},
+	{"caller_name", func(c *engine.PastCall) any { return c.View.Call.CallerName }},
+	{"called", func(c *engine.PastCall) any { return c.View.Call.CalledID }},
+	{"called_name", func(c *engine.PastCall) any { return c.View.Call.CalledName }},
+	{"started", func(c *engine.PastCall) any { return c.View.Call.StartedAt }},
+	{"agent_answered", func(c *engine.PastCall) any { return c.View.Call.AgentAnsweredAt }},
+	{"answered", func(c *engine.PastCall) any { return c.View.Call.AnsweredAt }},
+	{"bridged", func(c *engine.PastCall) any { return c.View.Call.BridgedAt }},
+	{"ended", func(c *engine.PastCall) any { return c.View.Call.EndedAt }},
+	{"ring_ms", func(c *engine.PastCall) any { return c.View.Call.RingMs }},
+	{"talk_ms", func(c *engine.PastCall) any { return c.View.Call.TalkMs }},
+	{"hold_ms", func(c *engine.PastCall) any { return c.View.Call.HoldMs }},
+	{"outcome", func(c *engine.PastCall) any { return string(c.View.Call.Outcome) }},
+	{"cause", func(c *engine.PastCall) any { return c.View.Call.Cause }},
+	{"cause_code", func(c *engine.PastCall) any { return int64(c.View.Call.CauseCode) }},
+	{"hungup_by", func(c *engine.PastCall) any { return c.View.Call.HungupBy }},
+	{"transfer_kind", func(c *engine.PastCall) any { return transferOf(c).Kind }},
+	{"transfer_target", func(c *engine.PastCall) any { return transferOf(c).Target }},
+	{"transfer_result", func(c *engine.PastCall) any { return transferOf(c).Result }},
+	{"parent_call", func(c *engine.PastCall) any { return c.View.Call.ParentCallID }},
+	{"queue", func(c *engine.PastCall) any { return c.View.Call.Queue }},
+	{"recording", func(c *engine.PastCall) any { return c.View.Call.Recording }},
+	{"recorded", func(c *engine.PastCall) any { return c.View.Call.Recorded }},
+	{"digits", func(c *engine.PastCall) any { return int64(c.Digits) }},
+	{"webrtc_transport", func(c *engine.PastCall) any {
+		if w := c.View.Call.WebRTC; w != nil {
+			return w.Transport
+		}
+		return ""
+	}},
+	{"origin", func(c *engine.PastCall) any { return c.View.Call.Origin.String() }},
+	{"inferred", func(c *engine.PastCall) any { return c.View.Call.Inferred }},
+	{"first_position", func(c *engine.PastCall) any { return c.First }},
+	{"position", func(c *engine.PastCall) any { return c.View.Position }},
+}
+
+func transferOf(c *engine.PastCall) cti.Transfer {
+	if t := c.View.Call.Transfer; t != nil {
+		return *t
+	}
+	return cti.Transfer{}
+}
+
+// eventColumns are those of EXPORT.md. New ones go to the end.
+var eventColumns = []column[events.Event]{
+	{"position", func(e *events.Event) any { return e.Position }},
+	{"id", func(e *events.Event) any { return e.ID }},
+	{"type", func(e *events.Event) any { return string(e.Type()) }},
+	{"version", func(e *events.Event) any { return int64(e.Version) }},
+	{"account", func(e *events.Event) any { return e.Account }},
+	{"call_id", func(e *events.Event) any { return e.Call }},
+	{"leg_id", func(e *events.Event) any { return e.Leg }},
+	{"conversation", func(e *events.Event) any { return e.Conversation }},
+	{"occurred", func(e *events.Event) any { return e.OccurredAt }},
+	{"time_source", func(e *events.Event) any { return e.TimeSource.String() }},
+	{"recorded", func(e *events.Event) any { return e.RecordedAt }},
+	{"origin", func(e *events.Event) any { return e.Origin.String() }},
+	{"adapter", func(e *events.Event) any { return e.Source.Adapter }},
+	{"connection", func(e *events.Event) any { return e.Source.Connection }},
+	{"path", func(e *events.Event) any { return e.Source.Path }},
+	{"switch", func(e *events.Event) any { return e.Source.Switch }},
+	{"core", func(e *events.Event) any { return e.Source.Core }},
+	{"sequence", func(e *events.Event) any { return e.Source.Sequence }},
+	{"data", func(e *events.Event) any {
+		b, err := json.Marshal(e.Payload)
+		if err != nil {
+			return json.RawMessage("{}") // payloads are plain structs
+		}
+		return json.RawMessage(b)
+	}},
+}
+
+// rowWriter writes rows in one of the formats.
+type rowWriter[T any] struct {
+	columns []column[T]
+	csv     *csv.Writer
+	w       io.Writer
+	record  []string
+	line    []byte
+}
+
+func newRowWriter[T any](w io.Writer, format string, columns []column[T]) (*rowWriter[T], error) {
+	r := &rowWriter[T]{columns: columns, w: w, record: make([]string, len(columns))}
+	if format != "csv" {
+		return r, nil
+	}
+	r.csv = csv.NewWriter(w)
+	for i := range columns {
+		r.record[i] = columns[i].name
+	}
+	return r, r.csv.Write(r.record)
+}
+
+func (r *rowWriter[T]) write(row *T) error {
+	if r.csv != nil {
+		for i := range r.columns {
+			r.record[i] = cell(r.columns[i].value(row))
+		}
+		return r.csv.Write(r.record)
+	}
+	b := append(r.line[:0], '{')
+	for i := range r.columns {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(cti.AppendString(b, r.columns[i].name), ':')
+		b = appendValue(b, r.columns[i].value(row))
+	}
+	r.line = append(b, "}\n"...)
+	_, err := r.w.Write(r.line)
+	return err
+}
+
+func (r *rowWriter[T]) flush() error {
+	if r.csv == nil {
+		return nil
+	}
+	r.csv.Flush()
+	return r.csv.Error()
+}
+
+// cell is a value in CSV: empty where it is not known.
+func cell(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case int64:
+		return strconv.FormatInt(v, 10)
+	case uint64:
+		return strconv.FormatUint(v, 10)
+	case bool:
+		return strconv.FormatBool(v)
+	case json.RawMessage:
+		return string(v)
+	default:
+		return fmt.Sprint(v)
+	}
+}
+
+// appendValue is a value in JSON: a time that is not known is null.
+func appendValue(b []byte, v any) []byte {
+	switch v := v.(type) {
+	case string:
+		return cti.AppendString(b, v)
+	case events.Time:
+		if v == 0 {
+			return append(b, "null"...)
+		}
+		return cti.AppendString(b, v.String())
+	default:
+		return append(b, cell(v)...)
+	}
+}
+
+func exportCalls(ctx context.Context, log engine.Reader, o *exportOptions, w io.Writer) error {
+	rows, err := newRowWriter(w, o.format, callColumns)
+	if err != nil {
+		return err
+	}
+	err = engine.ScanCalls(ctx, log, o.filter.Account, func(pc *engine.PastCall) error {
+		if pc.View.Position < o.from || !o.filter.Match(&pc.View) {
+			return nil
+		}
+		row := maskWith(o.mask, *pc)
+		return rows.write(&row)
+	})
+	return errors.Join(err, rows.flush())
+}
+
+func exportEvents(ctx context.Context, log engine.Reader, o *exportOptions, w io.Writer) error {
+	rows, err := newRowWriter(w, o.format, eventColumns)
+	if err != nil {
+		return err
+	}
+	wanted, err := callsOfEvents(ctx, log, &o.filter)
+	if err != nil {
+		return err
+	}
+	f := &o.filter
+	err = log.Read(ctx, max(o.from, 1), func(ev *events.Event) error {
+		at := ev.OccurredAt
+		if at == 0 {
+			at = ev.RecordedAt
+		}
+		if f.Account != "" && ev.Account != f.Account || f.Domain != "" && ev.Domain != f.Domain ||
+			f.Since != 0 && at < f.Since || f.Until != 0 && at >= f.Until ||
+			wanted != nil && !wanted[ev.Key()] {
+			return nil
+		}
+		row := maskWith(o.mask, *ev)
+		return rows.write(&row)
+	})
+	return errors.Join(err, rows.flush())
+}
+
+// callsOfEvents returns the calls whose events are wanted, nil where the filter
+// says nothing that only a call can pass.
+func callsOfEvents(ctx context.Context, log engine.Reader, f *engine.CallFilter) (map[events.CallKey]bool, error) {
+	g := *f
+	g.Account, g.Domain, g.Since, g.Until = "", "", 0, 0
+	if g == (engine.CallFilter{}) {
+		return nil, nil
+	}
+	wanted := map[events.CallKey]bool{}
+	err := engine.ScanCalls(ctx, log, f.Account, func(pc *engine.PastCall) error {
+		if g.Match(&pc.View) {
+			wanted[events.CallKey{Account: pc.View.Account, Call: pc.View.CallID}] = true
+		}
+		return nil
+	})
+	return wanted, err
+}
+
+// progress shows on a terminal how far reading has come.
+type progress struct {
+	e     *env
+	what  string
+	last  uint64
+	shown time.Time
+	on    bool
+}
+
+func (e *env) progress(what string, last uint64) *progress {
+	return &progress{e: e, what: what, last: last, shown: time.Now(), on: isTerminal(e.errw)}
+}
+
+// of returns log with its reading watched.
+func (p *progress) of(log engine.Reader) engine.Reader { return &watchedLog{log, p} }
+
+func (p *progress) at(position uint64) {
+	if !p.on || position%256 != 0 || time.Since(p.shown) < 200*time.Millisecond {
+		return
+	}
+	p.shown = time.Now()
+	fmt.Fprintf(p.e.errw, "\r\x1b[Kcallstate: %d of %d %s, %d%%", position, p.last, p.what, 100*position/max(p.last, 1))
+}
+
+// done removes what was shown.
+func (p *progress) done() {
+	if p.on {
+		fmt.Fprint(p.e.errw, "\r\x1b[K")
+	}
+}
+
+type watchedLog struct {
+	engine.Reader
+	p *progress
+}
+
+func (l *watchedLog) Read(ctx context.Context, from uint64, fn func(*events.Event) error) error {
+	return l.Reader.Read(ctx, from, func(ev *events.Event) error {
+		l.p.at(ev.Position)
+		return fn(ev)
+	})
+}

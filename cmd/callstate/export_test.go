@@ -1,0 +1,149 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/store/bolt"
+	"github.com/callstate/callstate/testdata/captures"
+)
+
+// capturesLog returns the folder of a log that holds the recordings of a switch,
+// one after the other, as the offline engine understands them.
+func capturesLog(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	writeCaptures(t, dir, captureNames(t))
+	return dir
+}
+
+// captureNames are the recordings that the log holds: those of a switch but for
+// the burst, whose 200 calls say nothing that the others do not.
+func captureNames(t testing.TB) []string {
+	t.Helper()
+	all, err := captures.List("freeswitch/*.jsonl")
+	if err != nil || len(all) == 0 {
+		t.Fatalf("captures: %v", err)
+	}
+	var names []string
+	for _, n := range all {
+		if !strings.Contains(n, "verto-frames") && !strings.Contains(n, "burst") {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+func writeCaptures(t testing.TB, dir string, names []string) {
+	t.Helper()
+	log, err := bolt.Open(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		rec := readCapture(t, name)
+		p := play(t, rec, rec.Inputs())
+		b := &events.Batch{Frames: log.Frames().Add(p.frames)}
+		for i := range p.steps {
+			ev := p.steps[i].Event
+			ev.Position = 0
+			b.Events = append(b.Events, ev)
+		}
+		if err := log.Append(t.Context(), b); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// runVerb runs callstate in this process.
+func runVerb(t testing.TB, args ...string) (out, errw string) {
+	t.Helper()
+	var o, e bytes.Buffer
+	if code := realMain(args, func(string) string { return "" }, strings.NewReader(""), &o, &e); code != 0 {
+		t.Fatalf("callstate %s: exit code %d\n%s", strings.Join(args, " "), code, e.String())
+	}
+	return o.String(), e.String()
+}
+
+// golden compares got with a file of testdata/golden.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", "golden", name)
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), got); d != "" {
+		t.Errorf("%s differs (-want +got):\n%s\nrewrite it with -update, and read the diff: others rely on it", file, d)
+	}
+}
+
+// TestExportIsStable: the captures, as others import them.
+func TestExportIsStable(t *testing.T) {
+	data := capturesLog(t)
+	for name, args := range map[string][]string{
+		"calls.csv":        nil,
+		"calls.jsonl":      {"--format", "jsonl", "--account", "1001@demo.local"},
+		"calls-masked.csv": {"--mask"},
+		"events.csv":       {"--events", "--account", "1001@demo.local", "--outcome", "transferred"},
+		"events.jsonl":     {"--events", "--format", "jsonl", "--cause", "LOSE_RACE", "--mask"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, _ := runVerb(t, append([]string{"export", "--data", data}, args...)...)
+			golden(t, "export/"+name, out)
+		})
+	}
+}
+
+// TestExportColumnsAreDocumented: EXPORT.md names every column, in order.
+func TestExportColumnsAreDocumented(t *testing.T) {
+	doc, err := os.ReadFile("EXPORT.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, calls, _ := strings.Cut(string(doc), "## Calls")
+	calls, evs, _ := strings.Cut(calls, "## Events")
+	evs, _, _ = strings.Cut(evs, "## What is new")
+	var callNames, eventNames []string
+	for _, c := range callColumns {
+		callNames = append(callNames, c.name)
+	}
+	for _, c := range eventColumns {
+		eventNames = append(eventNames, c.name)
+	}
+	for _, c := range []struct {
+		text  string
+		names []string
+	}{{calls, callNames}, {evs, eventNames}} {
+		var got []string
+		for line := range strings.Lines(c.text) {
+			cells := strings.Split(line, "|")
+			if len(cells) < 4 || !strings.Contains(cells[2], "`") {
+				continue
+			}
+			for name := range strings.SplitSeq(cells[2], ",") {
+				got = append(got, strings.Trim(name, " `"))
+			}
+		}
+		if d := cmp.Diff(c.names, got); d != "" {
+			t.Errorf("EXPORT.md differs (-columns +documented):\n%s", d)
+		}
+	}
+}

@@ -1,0 +1,209 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/events/cti"
+)
+
+// HistoryEntry is one stored event and the CTI events that follow from it.
+type HistoryEntry struct {
+	Event events.Event `json:"event"`
+	CTI   []cti.Event  `json:"cti"`
+}
+
+// Reader is what queries need of a log.
+type Reader interface {
+	ID() string
+	Read(ctx context.Context, from uint64, fn func(*events.Event) error) error
+}
+
+// History returns a call's stored events, each with the CTI events that follow
+// from it. It folds the events of the call's account around it anew, from the
+// log, so that what it says is what was published.
+func (e *Engine) History(ctx context.Context, key events.CallKey) ([]HistoryEntry, error) {
+	return History(ctx, e.log, key)
+}
+
+// History folds a log and returns the events of the calls with what follows from
+// each, in order of position. The CTI events depend on the account's other calls,
+// so that the whole of the account is folded.
+func History(ctx context.Context, log Reader, keys ...events.CallKey) ([]HistoryEntry, error) {
+	accounts := map[string]bool{}
+	for _, k := range keys {
+		accounts[k.Account] = true
+	}
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	return histories(ctx, log,
+		func(ev *events.Event) bool { return accounts[ev.Account] },
+		func(ev *events.Event) bool { return slices.Contains(keys, ev.Key()) })
+}
+
+func histories(ctx context.Context, log Reader, fold, want func(*events.Event) bool) ([]HistoryEntry, error) {
+	p := NewProjection(log.ID())
+	var out []HistoryEntry
+	err := log.Read(ctx, 1, func(ev *events.Event) error {
+		wanted := want(ev)
+		if !wanted && !fold(ev) {
+			return nil
+		}
+		p.mute = ev.Position // what nobody asked for is counted and not made
+		if wanted {
+			p.mute = 0
+		}
+		r := p.Apply(ev)
+		if !wanted {
+			return nil
+		}
+		h := HistoryEntry{Event: *ev, CTI: make([]cti.Event, len(r.Messages))}
+		for i := range r.Messages {
+			h.CTI[i] = r.Messages[i].Event
+		}
+		out = append(out, h)
+		return nil
+	})
+	return out, err
+}
+
+// ConversationHistory returns the events of the conversations that the calls
+// belong to, as one: of all accounts' calls and of the legs that are no
+// account's, with the events that merged them.
+func ConversationHistory(ctx context.Context, log Reader, keys []events.CallKey) ([]HistoryEntry, error) {
+	ids, accounts, err := conversationOf(ctx, log, keys)
+	if err != nil {
+		return nil, err
+	}
+	return histories(ctx, log,
+		func(ev *events.Event) bool { return accounts[ev.Account] },
+		func(ev *events.Event) bool { return ev.Conversation != "" && ids[ev.Conversation] })
+}
+
+// conversationOf returns the ids that one conversation has had, and the accounts
+// that have calls in it. A merge may come before or after what it touches, so
+// that the log is read until nothing is found any more: twice as a rule.
+func conversationOf(ctx context.Context, log Reader, keys []events.CallKey) (ids, accounts map[string]bool, err error) {
+	ids, accounts = map[string]bool{}, map[string]bool{}
+	for before := -1; before != len(ids); {
+		before = len(ids)
+		err := log.Read(ctx, 1, func(ev *events.Event) error {
+			if m, ok := ev.Payload.(*events.ConversationMerged); ok && (ids[m.From] || ids[m.Into]) {
+				ids[m.From], ids[m.Into] = true, true
+			}
+			if ev.Conversation != "" && slices.Contains(keys, ev.Key()) {
+				ids[ev.Conversation] = true
+			}
+			if ev.Account != "" && ids[ev.Conversation] {
+				accounts[ev.Account] = true
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return ids, accounts, nil
+}
+
+// Evidence names the event that gave a field of a call's view the value it has.
+type Evidence struct {
+	Account    string      `json:"account"`
+	CallID     string      `json:"callId"`
+	Field      string      `json:"field"` // as in the JSON of the view; legs.<leg id>.<field> of a leg
+	Value      string      `json:"value"`
+	Position   uint64      `json:"position"`
+	Type       events.Type `json:"type"`
+	OccurredAt events.Time `json:"occurredAt,omitempty"`
+	// Of is the call that the event is about, where it is not this one: what the
+	// agent may do with a call depends on the others.
+	Of string `json:"of,omitempty"`
+}
+
+// Explain returns for every field of a call's view, as the log leaves it, the
+// event that set it last, in order of field. A field that no event has touched
+// since was set by the event that the call began with.
+func Explain(ctx context.Context, log Reader, key events.CallKey) ([]Evidence, error) {
+	p := NewProjection(log.ID())
+	p.mute = ^uint64(0)
+	fields := map[string]*Evidence{}
+	err := log.Read(ctx, 1, func(ev *events.Event) error {
+		if ev.Account != key.Account {
+			return nil
+		}
+		p.Apply(ev)
+		a := p.accounts[key.Account]
+		c := a.calls[key.Call]
+		if c == nil {
+			return nil
+		}
+		now := viewFields(c.view(a.name, a.features(c)))
+		for name, value := range now {
+			if f := fields[name]; f != nil && f.Value == value {
+				continue
+			}
+			e := &Evidence{
+				Account: key.Account, CallID: key.Call, Field: name, Value: value,
+				Position: ev.Position, Type: ev.Type(), OccurredAt: ev.OccurredAt,
+			}
+			if ev.Call != key.Call {
+				e.Of = ev.Call
+			}
+			fields[name] = e
+		}
+		for name := range fields { // a leg's or a transfer's field that is no more
+			if _, ok := now[name]; !ok {
+				delete(fields, name)
+			}
+		}
+		return nil
+	})
+	out := make([]Evidence, 0, len(fields))
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		out = append(out, *fields[name])
+	}
+	return out, err
+}
+
+// viewFields are the fields of a call's view by the names that they have in its
+// JSON. TestViewFieldsAreComplete holds them to it.
+func viewFields(c *cti.Call) map[string]string {
+	number := func(n int64) string { return strconv.FormatInt(n, 10) }
+	m := map[string]string{
+		"id": c.ID, "aliases": strings.Join(c.Aliases, " "),
+		"state": number(int64(c.State)), "stateName": c.StateName, "oldState": number(int64(c.OldState)),
+		"direction": string(c.Direction), "callback": strconv.FormatBool(c.Callback),
+		"callerId": c.CallerID, "callerName": c.CallerName, "calledId": c.CalledID, "calledName": c.CalledName,
+		"callFeaturesSet": number(int64(c.CallFeaturesSet)), "features": strings.Join(c.Features, " "),
+		"redirectingId": c.RedirectingID, "redirectionId": c.RedirectionID, "deviceId": c.DeviceID,
+		"otherLegUUID": c.OtherLegUUID, "parentCallId": c.ParentCallID, "queue": c.Queue, "data": c.Data,
+		"cause": c.Cause, "causeCode": number(int64(c.CauseCode)), "hungupBy": c.HungupBy, "outcome": string(c.Outcome),
+		"startedAt": c.StartedAt.String(), "agentAnsweredAt": c.AgentAnsweredAt.String(), "answeredAt": c.AnsweredAt.String(),
+		"bridgedAt": c.BridgedAt.String(), "endedAt": c.EndedAt.String(),
+		"ringMs": number(c.RingMs), "talkMs": number(c.TalkMs), "holdMs": number(c.HoldMs),
+		"recording": c.Recording, "recorded": strconv.FormatBool(c.Recorded), "conference": c.Conference,
+		"parked": strconv.FormatBool(c.Parked), "digits": c.Digits,
+		"origin": c.Origin.String(), "inferred": c.Inferred,
+	}
+	if t := c.Transfer; t != nil {
+		m["transfer.kind"], m["transfer.result"], m["transfer.target"] = t.Kind, t.Result, t.Target
+	}
+	if w := c.WebRTC; w != nil {
+		m["webRtc.session"], m["webRtc.transport"] = w.Session, w.Transport
+		m["webRtc.inferred"], m["webRtc.ended"] = strconv.FormatBool(w.Inferred), strconv.FormatBool(w.Ended)
+	}
+	for i := range c.Legs {
+		l := &c.Legs[i]
+		prefix := fmt.Sprintf("legs.%s.", l.ID)
+		m[prefix+"partner"], m[prefix+"cause"] = l.Partner, l.Cause
+		m[prefix+"primary"], m[prefix+"answered"] = strconv.FormatBool(l.Primary), strconv.FormatBool(l.Answered)
+		m[prefix+"held"], m[prefix+"ended"] = strconv.FormatBool(l.Held), strconv.FormatBool(l.Ended)
+	}
+	return m
+}
