@@ -100,16 +100,14 @@ func (e *TransitionError) Is(target error) bool { return target == ErrTransition
 func (m *machine) next(from, trigger string) (to string, changed bool, err error) {
 	m.fsm.SetState(from)
 	m.changed = false
-	err = m.fsm.Event(context.Background(), trigger)
-	var same fsm.NoTransitionError
-	switch {
-	case err == nil:
+	if err = m.fsm.Event(context.Background(), trigger); err == nil {
 		return m.fsm.Current(), m.changed, nil
-	case errors.As(err, &same):
-		return from, false, nil
-	default:
-		return from, false, &TransitionError{State: from, Trigger: trigger}
 	}
+	var same fsm.NoTransitionError
+	if errors.As(err, &same) {
+		return from, false, nil
+	}
+	return from, false, &TransitionError{State: from, Trigger: trigger}
 }
 
 // StateDiagram returns the call machine as a Mermaid state diagram. It is the

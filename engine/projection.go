@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"strconv"
 
 	"github.com/callstate/callstate/events"
@@ -22,6 +23,10 @@ type Projection struct {
 	// mute is the position up to which CTI events are counted and not made: they
 	// were published, and only what follows is wanted.
 	mute uint64
+
+	// What one event gives is made here and then copied at its size.
+	messages []Message
+	text     []byte
 }
 
 // NewProjection returns an empty projection of the log with that id.
@@ -45,12 +50,15 @@ func (p *Projection) Apply(ev *events.Event) Result {
 		a = &account{name: ev.Account, domain: domain, calls: map[string]*call{}, flags: cti.Idle}
 		p.accounts[ev.Account] = a
 	}
-	f := folding{p: p, a: a, ev: ev, r: &r}
+	f := folding{p: p, a: a, ev: ev}
 	f.fold()
 	a.forget(ev.RecordedAt)
 	if ev.Position <= p.mute {
 		return r
 	}
+	r.Messages = append([]Message(nil), p.messages...)
+	clear(p.messages)
+	p.messages = p.messages[:0]
 	r.Line = a.view()
 	if c := a.calls[ev.Call]; c != nil {
 		r.Call, r.Conversation = c.view(a.name, a.features(c)), c.conversation
@@ -63,7 +71,6 @@ type folding struct {
 	p  *Projection
 	a  *account
 	ev *events.Event
-	r  *Result
 }
 
 // fold accepts every fact. What a fact means is decided in the methods below;
@@ -417,15 +424,22 @@ func (f *folding) lineChanged() {
 		return
 	}
 	f.a.flags = flags
-	f.emit(cti.LineStateChanged, nil, cti.Arguments{CallFeaturesSet: &flags})
+	f.emit(cti.LineStateChanged, nil, cti.Arguments{CallFeaturesSet: f.flags(flags)})
 }
 
 // lineNames publishes the line's flags with the name of the call that begins on
 // it, also when they are what they were.
 func (f *folding) lineNames(c *call) {
 	f.a.flags = f.a.lineFlags()
-	flags := f.a.features(c)
-	f.emit(cti.LineStateChanged, c, cti.Arguments{CallFeaturesSet: &flags, FeaturesCallID: c.id})
+	f.emit(cti.LineStateChanged, c, cti.Arguments{CallFeaturesSet: f.flags(f.a.features(c)), FeaturesCallID: c.id})
+}
+
+// flags are an argument of what is published; nothing is made where nothing is.
+func (f *folding) flags(v cti.Features) *cti.Features {
+	if f.ev.Position <= f.p.mute {
+		return nil
+	}
+	return &v
 }
 
 // emit adds one CTI event. A nil call is an event about the line.
@@ -447,10 +461,11 @@ func (f *folding) emit(name cti.Name, c *call, args cti.Arguments) {
 		e.Seq, e.CallID, e.Conversation = c.seq, c.id, c.conversation
 		e.Call = c.view(a.name, a.features(c))
 	}
-	n := len(f.r.Messages)
-	f.r.Messages = append(f.r.Messages, Message{
-		ID:      f.p.logID + "." + strconv.FormatUint(f.ev.Position, 10) + "." + strconv.Itoa(n),
-		Event:   e,
-		Payload: cti.AppendEvent(nil, &e),
-	})
+	p := f.p
+	p.text = append(p.text[:0], p.logID...)
+	p.text = strconv.AppendUint(append(p.text, '.'), f.ev.Position, 10)
+	p.text = strconv.AppendInt(append(p.text, '.'), int64(len(p.messages)), 10)
+	id := string(p.text)
+	p.text = cti.AppendEvent(p.text[:0], &e)
+	p.messages = append(p.messages, Message{ID: id, Event: e, Payload: bytes.Clone(p.text)})
 }

@@ -1,6 +1,9 @@
 package cti
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Features is a set of bit flags: what a user can do with a call or a line now
 // (reference/cti-model.md, 2.1, CallFeaturesSet).
@@ -44,15 +47,32 @@ var featureNames = [...]string{
 	"CAN_CANCEL_COMPLETE_TRANSFER",
 }
 
-// Names returns the names of the flags in f, lowest bit first; never nil.
+// setNames are the names of the sets that occur: every view carries one of them.
+var setNames = func() map[Features][]string {
+	m := map[Features][]string{}
+	for _, f := range []Features{CanNothing, Idle, RingIn, RingInNoAnswer, Talk, TalkBridged, Held, CompleteTransfer} {
+		m[f] = f.makeNames()
+	}
+	return m
+}()
+
+// Names returns the names of the flags in f, lowest bit first; never nil. The
+// slice is shared and must not be changed.
 func (f Features) Names() []string {
-	names := make([]string, 0, 5)
+	if names, ok := setNames[f]; ok {
+		return names
+	}
+	return f.makeNames()
+}
+
+func (f Features) makeNames() []string {
+	names := []string{}
 	for i, n := range featureNames {
 		if f&(1<<i) != 0 {
 			names = append(names, n)
 		}
 	}
-	return names
+	return slices.Clip(names)
 }
 
 // Has reports whether all flags of g are in f.
