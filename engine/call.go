@@ -10,55 +10,61 @@ import (
 // call is the state of one call: what the facts so far add up to. It is owned by
 // the account's shard and changed by fold alone.
 type call struct {
-	id           string
-	conversation string
-	state        string
-	oldState     string
+	id           string `wire:"1"`
+	conversation string `wire:"2"`
+	state        string `wire:"3"`
+	oldState     string `wire:"4"`
 
-	direction  events.Direction
-	callback   bool
-	answerable bool
-	refused    bool
-	connected  bool // answered by whom it was for; a fact of its own (quirk Q31)
-	bridged    bool // bridged at some time
-	conference bool
-	parked     bool
-	recorded   bool
+	direction  events.Direction `wire:"5"`
+	callback   bool             `wire:"6"`
+	answerable bool             `wire:"7"`
+	refused    bool             `wire:"8"`
+	connected  bool             `wire:"9"`  // answered by whom it was for; a fact of its own (quirk Q31)
+	bridged    bool             `wire:"10"` // bridged at some time
+	conference bool             `wire:"11"`
+	parked     bool             `wire:"12"`
+	recorded   bool             `wire:"13"`
 
-	parties   events.Parties
-	otherLeg  string
-	parent    string
-	queue     string
-	data      string
-	recording string
-	inConf    string
-	digits    string
-	inferred  string
-	aliases   []string
-	legs      []callLeg
-	transfer  *cti.Transfer
-	webrtc    *cti.WebRTC
-	hangup    events.Hangup
-	outcome   cti.Outcome
-	origin    events.Origin
+	parties   events.Parties `wire:"14"`
+	otherLeg  string         `wire:"15"`
+	parent    string         `wire:"16"`
+	queue     string         `wire:"17"`
+	data      string         `wire:"18"`
+	recording string         `wire:"19"`
+	inConf    string         `wire:"20"`
+	digits    string         `wire:"21"`
+	inferred  string         `wire:"22"`
+	aliases   []string       `wire:"23"`
+	legs      []callLeg      `wire:"24"`
+	transfer  *cti.Transfer  `wire:"25"`
+	webrtc    *cti.WebRTC    `wire:"26"`
+	hangup    events.Hangup  `wire:"27"`
+	outcome   cti.Outcome    `wire:"28"`
+	origin    events.Origin  `wire:"29"`
 
-	startedAt, agentAnsweredAt, answeredAt, bridgedAt, endedAt events.Time
-	changedAt                                                  events.Time // of the last change of state
-	ringMs, talkMs, holdMs                                     int64
+	startedAt       events.Time `wire:"30"`
+	agentAnsweredAt events.Time `wire:"31"`
+	answeredAt      events.Time `wire:"32"`
+	bridgedAt       events.Time `wire:"33"`
+	endedAt         events.Time `wire:"34"`
+	changedAt       events.Time `wire:"35"` // of the last change of state
+	ringMs          int64       `wire:"36"`
+	talkMs          int64       `wire:"37"`
+	holdMs          int64       `wire:"38"`
 
-	seq      uint64 // CTI events so far
-	endedRec events.Time
+	seq      uint64      `wire:"39"` // CTI events so far
+	endedRec events.Time `wire:"40"`
 }
 
 // callLeg is one channel of the account in the call.
 type callLeg struct {
-	id       string
-	partner  string
-	answered bool
-	held     bool
-	ended    bool
-	inConf   bool
-	cause    string
+	id       string `wire:"1"`
+	partner  string `wire:"2"`
+	answered bool   `wire:"3"`
+	held     bool   `wire:"4"`
+	ended    bool   `wire:"5"`
+	inConf   bool   `wire:"6"`
+	cause    string `wire:"7"`
 }
 
 func (c *call) live() bool { return c.state != stateEnded }

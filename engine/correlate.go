@@ -84,67 +84,77 @@ type correlator struct {
 	err error // a failed look-up of the log
 }
 
-// leg is one channel of the switch.
+// leg is one channel of the switch. The wire numbers are those of its stored form
+// in a state, see state.go; what has none is not known from the log.
 type leg struct {
-	id       string
-	call     *callRef // nil for a trunk
-	conv     *conversation
-	core     string
-	sw       string
-	otherLeg string // who placed it
-	partner  string // bridged with
-	last     string // bridged with before
-	awaits   string // bridged with, though not seen yet
+	id       string        `wire:"1"`
+	call     *callRef      `wire:"-"` // nil for a trunk
+	conv     *conversation `wire:"-"`
+	core     string        `wire:"4"`
+	sw       string        `wire:"5"`
+	otherLeg string        `wire:"6"` // who placed it
+	partner  string        `wire:"7"` // bridged with
+	last     string        `wire:"8"` // bridged with before
+	awaits   string        `wire:"9"` // bridged with, though not seen yet
 	// awaitedBy is the other end of that: who was bridged with this leg before it
 	// was seen.
-	awaitedBy string
-	channel   string
-	session   string // of the web phone
-	stamp     string // of the last transfer seen
-	hangup    events.Hangup
-	seen      seqWindow
-	endedAt   events.Time // by the switch's clock
-	goneAt    events.Time // by ours
-	since     events.Time // first event, by ours
-	answered, held, ended, inferred, parked,
-	conference, recording, detailed, onServer bool
+	awaitedBy  string        `wire:"10"`
+	channel    string        `wire:"-"`
+	session    string        `wire:"12"` // of the web phone
+	stamp      string        `wire:"-"`  // of the last transfer seen
+	hangup     events.Hangup `wire:"14"`
+	seen       seqWindow     `wire:"-"`
+	endedAt    events.Time   `wire:"16"` // by the switch's clock
+	goneAt     events.Time   `wire:"17"` // by ours
+	since      events.Time   `wire:"18"` // first event, by ours
+	answered   bool          `wire:"19"`
+	held       bool          `wire:"20"`
+	ended      bool          `wire:"21"`
+	inferred   bool          `wire:"22"`
+	parked     bool          `wire:"23"`
+	conference bool          `wire:"24"`
+	recording  bool          `wire:"25"`
+	detailed   bool          `wire:"26"`
+	onServer   bool          `wire:"27"`
 }
 
 // callRef is what correlation knows of a call.
 type callRef struct {
-	key         events.CallKey
-	direction   events.Direction
-	callback    bool
-	ended       bool
-	parties     events.Parties
-	parent      string // call id of the call that this one consults for
-	aliases     []string
-	legs        []*leg
-	transferred string // result of the last transfer seen
+	key         events.CallKey   `wire:"-"`
+	direction   events.Direction `wire:"2"`
+	callback    bool             `wire:"3"`
+	ended       bool             `wire:"4"`
+	parties     events.Parties   `wire:"5"`
+	parent      string           `wire:"6"` // call id of the call that this one consults for
+	aliases     []string         `wire:"7"`
+	legs        []*leg           `wire:"-"`
+	transferred string           `wire:"9"` // result of the last transfer seen
 }
 
 // agent is what correlation knows of an account.
 type agent struct {
-	presence            presence
-	connection          string // that said it is online
-	state, status, note string
-	queue               string
-	calls               []*callRef // live ones
+	presence   presence   `wire:"1"`
+	connection string     `wire:"2"` // that said it is online
+	state      string     `wire:"3"`
+	status     string     `wire:"4"`
+	note       string     `wire:"5"`
+	queue      string     `wire:"6"`
+	calls      []*callRef `wire:"-"` // live ones
 }
 
 type conversation struct {
-	id    string
-	ids   []string      // its own and those merged into it
-	into  *conversation // that it was merged into
-	since events.Time
-	legs  int // of it and those merged into it
+	id    string        `wire:"1"`
+	ids   []string      `wire:"2"` // its own and those merged into it
+	into  *conversation `wire:"-"` // that it was merged into
+	since events.Time   `wire:"4"`
+	legs  int           `wire:"5"` // of it and those merged into it
 }
 
 // core is one run of a switch.
 type core struct {
-	id       string
-	former   []string // its predecessors; their stragglers close nothing
-	lastSeen events.Time
+	id       string      `wire:"1"`
+	former   []string    `wire:"2"` // its predecessors; their stragglers close nothing
+	lastSeen events.Time `wire:"3"`
 }
 
 type waitingLeg struct {

@@ -214,6 +214,10 @@ func (k *correlator) awaitNoMore(l *leg) {
 func (k *correlator) legGone(l *leg, h events.Hangup, at events.Time, inferred string, ev *events.Event) {
 	l.bridgedWith("")
 	k.awaitNoMore(l) // an unseen partner is often never shown
+	if l.goneAt != 0 { // it was thought gone before
+		same := func(x *leg) bool { return x == l }
+		k.gone, k.doubtful = slices.DeleteFunc(k.gone, same), slices.DeleteFunc(k.doubtful, same)
+	}
 	l.inferred = inferred != ""
 	l.ended, l.hangup, l.endedAt, l.goneAt = true, h, firstTime(at, ev.OccurredAt), k.now
 	if l.inferred {

@@ -10,25 +10,26 @@ import (
 // account is one agent: the line, its calls, and what is known of the agent. It
 // is owned by one shard and changed by fold alone.
 type account struct {
-	name   string // number@domain
-	domain string
-	calls  map[string]*call // live ones, and some that ended (see forget)
-	ended  []string         // ids of the ended ones, oldest first
+	name   string           `wire:"1"` // number@domain
+	domain string           `wire:"2"`
+	calls  map[string]*call `wire:"-"` // live ones, and some that ended (see forget)
+	ended  []string         `wire:"4"` // ids of the ended ones, oldest first
 
-	active, second string // call ids
-	consulting     bool   // the second call is a consultation
-	waiting        []string
+	active     string   `wire:"5"` // call ids
+	second     string   `wire:"6"`
+	consulting bool     `wire:"7"` // the second call is a consultation
+	waiting    []string `wire:"8"`
 
-	presence  presence // of a client at the PBX
-	connected presence // as the model means it: initialized and not yet disconnected
-	offline   string   // why, while disconnected waits for the last call's end
-	userState string   // Account-User-State
-	status    string   // Account-Status
-	note      string
+	presence  presence `wire:"9"`  // of a client at the PBX
+	connected presence `wire:"10"` // as the model means it: initialized and not yet disconnected
+	offline   string   `wire:"11"` // why, while disconnected waits for the last call's end
+	userState string   `wire:"12"` // Account-User-State
+	status    string   `wire:"13"` // Account-Status
+	note      string   `wire:"14"`
 
-	agentState string       // last one published
-	flags      cti.Features // last ones published
-	lineSeq    uint64
+	agentState string       `wire:"15"` // last one published
+	flags      cti.Features `wire:"16"` // last ones published
+	lineSeq    uint64       `wire:"17"`
 }
 
 // presence is a fact that may not be known yet.

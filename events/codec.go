@@ -230,7 +230,8 @@ type planField struct {
 	kind   fieldKind
 	bits   uint8
 	offset uintptr
-	sub    *plan // of kindStruct
+	sub    *plan        // of kindStruct, kindStructs and kindPointer
+	elem   reflect.Type // of kindStructs and kindPointer
 }
 
 type fieldKind uint8
@@ -243,6 +244,8 @@ const (
 	kindFloat
 	kindStrings
 	kindStruct
+	kindStructs // a slice of them
+	kindPointer // to one, or nil
 )
 
 func (p *plan) append(b []byte, ptr unsafe.Pointer) []byte {
@@ -269,7 +272,26 @@ func (p *plan) append(b []byte, ptr unsafe.Pointer) []byte {
 			}
 		case kindStruct:
 			b = f.sub.appendFramed(b, f.number, at)
+		case kindStructs:
+			list := reflect.NewAt(reflect.SliceOf(f.elem), at).Elem()
+			for i := range list.Len() {
+				b = f.sub.appendWhole(b, f.number, list.Index(i).Addr().UnsafePointer())
+			}
+		case kindPointer:
+			if v := *(*unsafe.Pointer)(at); v != nil {
+				b = f.sub.appendWhole(b, f.number, v)
+			}
 		}
+	}
+	return b
+}
+
+// appendWhole is appendFramed for a struct that is there even if all its fields
+// are zero.
+func (p *plan) appendWhole(b []byte, number uint32, ptr unsafe.Pointer) []byte {
+	start := len(b)
+	if b = p.appendFramed(b, number, ptr); len(b) == start {
+		b = append(appendTag(b, number, wireBytes), 0)
 	}
 	return b
 }
@@ -324,6 +346,19 @@ func (p *plan) decode(r *reader, ptr unsafe.Pointer) {
 		case kindStruct:
 			sub := r.sub(wf)
 			f.sub.decode(&sub, at)
+			r.bad = r.bad || sub.bad
+		case kindStructs:
+			list := reflect.NewAt(reflect.SliceOf(f.elem), at).Elem()
+			list.Grow(1)
+			list.SetLen(list.Len() + 1)
+			sub := r.sub(wf)
+			f.sub.decode(&sub, list.Index(list.Len()-1).Addr().UnsafePointer())
+			r.bad = r.bad || sub.bad
+		case kindPointer:
+			v := reflect.New(f.elem)
+			reflect.NewAt(reflect.PointerTo(f.elem), at).Elem().Set(v)
+			sub := r.sub(wf)
+			f.sub.decode(&sub, v.UnsafePointer())
 			r.bad = r.bad || sub.bad
 		}
 	}

@@ -50,6 +50,9 @@ const maxPlanNumber = 200
 func (p *plan) add(t reflect.Type, base uintptr) {
 	for i := range t.NumField() {
 		sf := t.Field(i)
+		if sf.Tag.Get("wire") == "-" {
+			continue
+		}
 		if sf.Anonymous && sf.Type.Kind() == reflect.Struct {
 			p.add(sf.Type, base+sf.Offset)
 			continue
@@ -72,11 +75,18 @@ func (p *plan) add(t reflect.Type, base uintptr) {
 			f.kind = kindFloat
 		case reflect.Struct:
 			f.kind, f.sub = kindStruct, newPlan(sf.Type)
-		case reflect.Slice:
-			if sf.Type != reflect.TypeFor[[]string]() {
+		case reflect.Slice, reflect.Pointer:
+			f.elem = sf.Type.Elem()
+			switch {
+			case sf.Type == reflect.TypeFor[[]string]():
+				f.kind = kindStrings
+			case f.elem.Kind() != reflect.Struct:
 				panic(fmt.Sprintf("events: %v.%s has no stored form: %v", t, sf.Name, sf.Type))
+			case sf.Type.Kind() == reflect.Slice:
+				f.kind, f.sub = kindStructs, newPlan(f.elem)
+			default:
+				f.kind, f.sub = kindPointer, newPlan(f.elem)
 			}
-			f.kind = kindStrings
 		default:
 			panic(fmt.Sprintf("events: %v.%s has no stored form: %v", t, sf.Name, sf.Type))
 		}

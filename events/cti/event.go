@@ -97,9 +97,9 @@ type Arguments struct {
 
 // Transfer is the outcome of a transfer (RFC 5589: the account is the transferor).
 type Transfer struct {
-	Kind   string `json:"kind"`   // "blind" or "attended"
-	Result string `json:"result"` // "confirmed" or "error"
-	Target string `json:"target,omitempty"`
+	Kind   string `json:"kind" wire:"1"`   // "blind" or "attended"
+	Result string `json:"result" wire:"2"` // "confirmed" or "error"
+	Target string `json:"target,omitempty" wire:"3"`
 }
 
 // Call is the view of one call. Numbers and flags are those of the reference
@@ -151,10 +151,10 @@ type Call struct {
 
 // WebRTC is the call's media session.
 type WebRTC struct {
-	Session   string `json:"session"`
-	Transport string `json:"transport"`
-	Inferred  bool   `json:"inferred"`
-	Ended     bool   `json:"ended,omitempty"`
+	Session   string `json:"session" wire:"1"`
+	Transport string `json:"transport" wire:"2"`
+	Inferred  bool   `json:"inferred" wire:"3"`
+	Ended     bool   `json:"ended,omitempty" wire:"4"`
 }
 
 // Leg is one channel of the account in the call.

@@ -1,0 +1,347 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/callstate/callstate/events"
+)
+
+// State is what a log adds up to, up to a position: what correlation knows of
+// legs and conversations, and every account's line and calls. It is a pure fold,
+// and can be written down and taken up again: a state at p and the events after
+// p give what all events give (I4).
+//
+// A State is not safe for concurrent use.
+type State struct {
+	correlator *correlator
+	projection *Projection
+}
+
+// NewState returns the state before the first event of the log with that id.
+func NewState(logID string) *State {
+	p := NewProjection(logID)
+	p.mute = ^uint64(0)
+	return &State{correlator: newCorrelator(Rules{}, nil), projection: p}
+}
+
+// Position is that of the last event that was applied.
+func (s *State) Position() uint64 { return s.projection.position }
+
+// Live is the number of calls that have begun and not ended.
+func (s *State) Live() int { return s.projection.live }
+
+// Apply adds one event. No CTI events are made.
+func (s *State) Apply(ev *events.Event) {
+	s.correlator.learn(ev)
+	s.projection.Apply(ev)
+}
+
+// learn is evolve for an event of the log: what is forgotten by then depends on
+// nothing but the log.
+func (k *correlator) learn(ev *events.Event) {
+	k.evolve(ev)
+	k.forget()
+}
+
+// ErrState is matched by the error of a state that cannot be taken up.
+var ErrState = errors.New("engine: state cannot be read")
+
+// stateVersion changes when a state of before cannot be taken up any more: when
+// a field changes its meaning, or the fold does. Snapshots of another version
+// are not used, the log is read instead.
+const stateVersion = 1
+
+// The records of a stored state: a kind, a length, and a form. The header is the
+// first. A call follows its account.
+const (
+	recordHeader = iota + 1
+	recordCore
+	recordConversation
+	recordAgent
+	recordRef
+	recordTrunk
+	recordAccount
+	recordCall
+)
+
+type (
+	savedHeader struct {
+		position uint64      `wire:"1"`
+		now      events.Time `wire:"2"`
+		domains  []string    `wire:"3"`
+		awaited  []string    `wire:"4"` // leg and who waits for it, by turns
+		gone     []string    `wire:"5"`
+		doubtful []string    `wire:"6"`
+	}
+	savedCore struct {
+		sw   string `wire:"1"`
+		core core   `wire:"2"`
+	}
+	savedAgent struct {
+		account string   `wire:"1"`
+		agent   agent    `wire:"2"`
+		calls   []string `wire:"3"`
+	}
+	savedLeg struct {
+		leg  leg    `wire:"1"`
+		conv string `wire:"2"`
+		gone bool   `wire:"3"` // another leg has its id by now
+	}
+	savedRef struct {
+		account string     `wire:"1"`
+		call    string     `wire:"2"`
+		ref     callRef    `wire:"3"`
+		legs    []savedLeg `wire:"4"`
+	}
+)
+
+var (
+	headerForm       = events.FormOf[savedHeader]()
+	coreForm         = events.FormOf[savedCore]()
+	conversationForm = events.FormOf[conversation]()
+	agentForm        = events.FormOf[savedAgent]()
+	refForm          = events.FormOf[savedRef]()
+	trunkForm        = events.FormOf[savedLeg]()
+	accountForm      = events.FormOf[account]()
+	callForm         = events.FormOf[call]()
+)
+
+func appendRecord[T any](b []byte, kind byte, f events.Form[T], v *T, body *[]byte) []byte {
+	*body = f.Append((*body)[:0], v)
+	b = append(b, kind)
+	b = binary.AppendUvarint(b, uint64(len(*body)))
+	return append(b, *body...)
+}
+
+// Append appends the stored form of the state to b: the same for every fold of
+// the same log.
+func (s *State) Append(b []byte) []byte {
+	var body []byte
+	k := s.correlator
+	h := savedHeader{
+		position: s.projection.position, now: k.now, domains: slices.Sorted(maps.Keys(k.domains)),
+		gone: k.idsOf(k.gone), doubtful: k.idsOf(k.doubtful),
+	}
+	for _, id := range slices.Sorted(maps.Keys(k.awaited)) {
+		h.awaited = append(h.awaited, id, k.awaited[id])
+	}
+	b = appendRecord(append(b, stateVersion), recordHeader, headerForm, &h, &body)
+	for _, sw := range slices.Sorted(maps.Keys(k.cores)) {
+		b = appendRecord(b, recordCore, coreForm, &savedCore{sw, *k.cores[sw]}, &body)
+	}
+	for _, id := range slices.Sorted(maps.Keys(k.convs)) {
+		if c := k.convs[id]; c.id == id {
+			b = appendRecord(b, recordConversation, conversationForm, c, &body)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(k.accounts)) {
+		a := savedAgent{account: name, agent: *k.accounts[name]}
+		for _, c := range a.agent.calls {
+			a.calls = append(a.calls, c.key.Call)
+		}
+		b = appendRecord(b, recordAgent, agentForm, &a, &body)
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(k.calls), compareKeys) {
+		r := savedRef{account: key.Account, call: key.Call, ref: *k.calls[key]}
+		for _, l := range r.ref.legs {
+			r.legs = append(r.legs, k.saved(l))
+		}
+		b = appendRecord(b, recordRef, refForm, &r, &body)
+	}
+	for _, id := range slices.Sorted(maps.Keys(k.legs)) {
+		if l := k.legs[id]; l.call == nil {
+			trunk := k.saved(l)
+			b = appendRecord(b, recordTrunk, trunkForm, &trunk, &body)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.projection.accounts)) {
+		a := s.projection.accounts[name]
+		b = appendRecord(b, recordAccount, accountForm, a, &body)
+		for _, id := range slices.Sorted(maps.Keys(a.calls)) {
+			b = appendRecord(b, recordCall, callForm, a.calls[id], &body)
+		}
+	}
+	return b
+}
+
+func (k *correlator) saved(l *leg) savedLeg {
+	return savedLeg{leg: *l, conv: l.conv.root().id, gone: k.legs[l.id] != l}
+}
+
+func compareKeys(a, b events.CallKey) int {
+	return cmp.Or(cmp.Compare(a.Account, b.Account), cmp.Compare(a.Call, b.Call))
+}
+
+// idsOf returns the ids of ended legs that are still remembered.
+func (k *correlator) idsOf(legs []*leg) []string {
+	var ids []string
+	for _, l := range legs {
+		if l.ended && k.legs[l.id] == l {
+			ids = append(ids, l.id)
+		}
+	}
+	return ids
+}
+
+// LoadState takes up a stored state of the log with that id. Every error matches
+// [ErrState].
+func LoadState(logID string, b []byte) (*State, error) {
+	if len(b) == 0 || b[0] != stateVersion {
+		return nil, fmt.Errorf("%w: another version", ErrState)
+	}
+	ld := loading{s: NewState(logID)}
+	for b = b[1:]; len(b) > 0; {
+		n, w := binary.Uvarint(b[1:])
+		if w <= 0 || n > uint64(len(b)-1-w) {
+			return nil, fmt.Errorf("%w: cut off", ErrState)
+		}
+		if err := ld.record(b[0], b[1+w:1+w+int(n)]); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrState, err)
+		}
+		b = b[1+w+int(n):]
+	}
+	if !ld.begun {
+		return nil, fmt.Errorf("%w: empty", ErrState)
+	}
+	ld.finish()
+	return ld.s, nil
+}
+
+// loading is a state that is being taken up.
+type loading struct {
+	s       *State
+	begun   bool
+	header  savedHeader
+	agents  []savedAgent
+	account *account
+}
+
+func (ld *loading) record(kind byte, b []byte) error {
+	k, p := ld.s.correlator, ld.s.projection
+	switch kind {
+	case recordHeader:
+		ld.begun = true
+		return headerForm.Decode(b, &ld.header)
+	case recordCore:
+		var c savedCore
+		err := coreForm.Decode(b, &c)
+		k.cores[c.sw] = &c.core
+		return err
+	case recordConversation:
+		c := &conversation{}
+		err := conversationForm.Decode(b, c)
+		for _, id := range c.ids {
+			k.convs[id] = c
+		}
+		return err
+	case recordAgent:
+		var a savedAgent
+		err := agentForm.Decode(b, &a)
+		ld.agents = append(ld.agents, a)
+		return err
+	case recordRef:
+		var r savedRef
+		err := refForm.Decode(b, &r)
+		c := r.ref
+		c.key = events.CallKey{Account: r.account, Call: r.call}
+		k.calls[c.key] = &c
+		for i := range r.legs {
+			c.legs = append(c.legs, ld.leg(&r.legs[i], &c))
+		}
+		return err
+	case recordTrunk:
+		var l savedLeg
+		err := trunkForm.Decode(b, &l)
+		ld.leg(&l, nil)
+		return err
+	case recordAccount:
+		a := &account{calls: map[string]*call{}}
+		err := accountForm.Decode(b, a)
+		p.accounts[a.name] = a
+		ld.account = a
+		return err
+	case recordCall:
+		c := &call{}
+		err := callForm.Decode(b, c)
+		if ld.account == nil {
+			return errors.New("a call before its account")
+		}
+		ld.account.calls[c.id] = c
+		if c.live() {
+			p.live++
+		}
+		return err
+	default:
+		return fmt.Errorf("record of kind %d", kind)
+	}
+}
+
+func (ld *loading) leg(saved *savedLeg, c *callRef) *leg {
+	k := ld.s.correlator
+	l := saved.leg
+	l.call, l.conv = c, k.convs[saved.conv]
+	if l.conv == nil { // never written so; a state that says so must not be deadly
+		l.conv = &conversation{id: saved.conv, ids: []string{saved.conv}, legs: 1}
+		k.convs[saved.conv] = l.conv
+	}
+	if !saved.gone {
+		k.legs[l.id] = &l
+	}
+	return &l
+}
+
+// finish ties together what names one another.
+func (ld *loading) finish() {
+	k, h := ld.s.correlator, &ld.header
+	ld.s.projection.position, k.now = h.position, h.now
+	for _, d := range h.domains {
+		k.domains[d] = true
+	}
+	for i := 0; i+1 < len(h.awaited); i += 2 {
+		k.awaited[h.awaited[i]] = h.awaited[i+1]
+	}
+	for _, a := range ld.agents {
+		for _, id := range a.calls {
+			if c := k.calls[events.CallKey{Account: a.account, Call: id}]; c != nil {
+				a.agent.calls = append(a.agent.calls, c)
+			}
+		}
+		k.accounts[a.account] = &a.agent
+	}
+	k.gone, k.doubtful = ld.legs(h.gone), ld.legs(h.doubtful)
+}
+
+func (ld *loading) legs(ids []string) []*leg {
+	var ls []*leg
+	for _, id := range ids {
+		if l := ld.s.correlator.legs[id]; l != nil {
+			ls = append(ls, l)
+		}
+	}
+	return ls
+}
+
+// advance applies the events of a log from the state's end to a position, the
+// log's own end for 0.
+func (s *State) advance(ctx context.Context, log Reader, to uint64) error {
+	if to != 0 && s.Position() >= to {
+		return nil
+	}
+	err := log.Read(ctx, s.Position()+1, func(ev *events.Event) error {
+		s.Apply(ev)
+		if ev.Position == to {
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
