@@ -51,9 +51,12 @@ func At(ctx context.Context, log Reader, f AtFilter) (Moment, error) {
 			return m, err
 		}
 	}
-	p := NewProjection(log.ID())
-	p.mute = ^uint64(0)
-	err := log.Read(ctx, 1, func(ev *events.Event) error {
+	p, from, err := openProjection(log)
+	if err != nil {
+		return m, err
+	}
+	p.mute, m.Position = ^uint64(0), from-1
+	err = log.Read(ctx, from, func(ev *events.Event) error {
 		switch {
 		case ev.Position > last:
 			return errEnough

@@ -27,6 +27,9 @@ type Config struct {
 	// published. Zero means five seconds; what is not confirmed by then is
 	// published again at the next start.
 	Drain time.Duration
+	// SnapshotEvery is after how many events the state is written down anew, so
+	// that a start reads no more than those. Zero means 250,000.
+	SnapshotEvery int
 	// Logger gets the engine's diary. Nil means none.
 	Logger *slog.Logger
 	// Now is the clock of recording. Nil means the machine's.
@@ -52,6 +55,7 @@ type Engine struct {
 	correlator *correlator
 	shards     []*shard
 	outbox     *outbox
+	snapshots  *snapshots
 
 	inbox    chan Input
 	stopping chan struct{} // closed by refuse: nothing more is taken
@@ -111,6 +115,10 @@ func New(log Log, bus Bus, command Commander, cfg Config) *Engine {
 		e.shards = append(e.shards, newShard(log.ID()))
 	}
 	e.outbox = newOutbox(log, bus, cfg.Checkpoint, e.logger)
+	e.snapshots = newSnapshots(log, e.logger)
+	if cfg.SnapshotEvery > 0 {
+		e.snapshots.every = uint64(cfg.SnapshotEvery)
+	}
 	return e
 }
 
@@ -189,10 +197,12 @@ func (e *Engine) Run(ctx context.Context) error {
 	g.Go(func() error {
 		defer e.outbox.finish()
 		defer close(e.commands)
+		defer close(e.snapshots.done)
 		return e.foldAll(fatal, stored)
 	})
 	g.Go(func() error { return e.outbox.run(ctx, fatal, e.cfg.Drain) })
 	g.Go(func() error { e.carryOut(ctx, fatal); return nil })
+	g.Go(func() error { e.snapshots.run(fatal); return nil })
 	return g.Wait()
 }
 

@@ -213,7 +213,7 @@ func (k *correlator) awaitNoMore(l *leg) {
 
 func (k *correlator) legGone(l *leg, h events.Hangup, at events.Time, inferred string, ev *events.Event) {
 	l.bridgedWith("")
-	k.awaitNoMore(l) // an unseen partner is often never shown
+	k.awaitNoMore(l)   // an unseen partner is often never shown
 	if l.goneAt != 0 { // it was thought gone before
 		same := func(x *leg) bool { return x == l }
 		k.gone, k.doubtful = slices.DeleteFunc(k.gone, same), slices.DeleteFunc(k.doubtful, same)

@@ -114,10 +114,13 @@ type PastCall struct {
 // Memory follows the calls that the fold itself holds: live ones, and a few
 // ended ones of each account.
 func ScanCalls(ctx context.Context, log Reader, account string, fn func(*PastCall) error) error {
-	p := NewProjection(log.ID())
+	p, from, err := openProjection(log)
+	if err != nil {
+		return err
+	}
 	p.mute = ^uint64(0) // the views are wanted, the CTI events are not
 	open := map[string][]*PastCall{}
-	err := log.Read(ctx, 1, func(ev *events.Event) error {
+	err = log.Read(ctx, from, func(ev *events.Event) error {
 		if ev.Account == "" || account != "" && ev.Account != account {
 			return nil
 		}

@@ -18,12 +18,6 @@ type HistoryEntry struct {
 	CTI   []cti.Event  `json:"cti"`
 }
 
-// Reader is what queries need of a log.
-type Reader interface {
-	ID() string
-	Read(ctx context.Context, from uint64, fn func(*events.Event) error) error
-}
-
 // History returns a call's stored events, each with the CTI events that follow
 // from it. It folds the events of the call's account around it anew, from the
 // log, so that what it says is what was published.
@@ -48,9 +42,12 @@ func History(ctx context.Context, log Reader, keys ...events.CallKey) ([]History
 }
 
 func histories(ctx context.Context, log Reader, fold, want func(*events.Event) bool) ([]HistoryEntry, error) {
-	p := NewProjection(log.ID())
+	p, from, err := openProjection(log)
+	if err != nil {
+		return nil, err
+	}
 	var out []HistoryEntry
-	err := log.Read(ctx, 1, func(ev *events.Event) error {
+	err = log.Read(ctx, from, func(ev *events.Event) error {
 		wanted := want(ev)
 		if !wanted && !fold(ev) {
 			return nil
@@ -130,10 +127,13 @@ type Evidence struct {
 // event that set it last, in order of field. A field that no event has touched
 // since was set by the event that the call began with.
 func Explain(ctx context.Context, log Reader, key events.CallKey) ([]Evidence, error) {
-	p := NewProjection(log.ID())
+	p, from, err := openProjection(log)
+	if err != nil {
+		return nil, err
+	}
 	p.mute = ^uint64(0)
 	fields := map[string]*Evidence{}
-	err := log.Read(ctx, 1, func(ev *events.Event) error {
+	err = log.Read(ctx, from, func(ev *events.Event) error {
 		if ev.Account != key.Account {
 			return nil
 		}

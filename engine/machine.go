@@ -103,8 +103,7 @@ func (m *machine) next(from, trigger string) (to string, changed bool, err error
 	if err = m.fsm.Event(context.Background(), trigger); err == nil {
 		return m.fsm.Current(), m.changed, nil
 	}
-	var same fsm.NoTransitionError
-	if errors.As(err, &same) {
+	if _, same := errors.AsType[fsm.NoTransitionError](err); same {
 		return from, false, nil
 	}
 	return from, false, &TransitionError{State: from, Trigger: trigger}

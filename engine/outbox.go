@@ -307,13 +307,17 @@ func (o *outbox) noteOnce() (wentBack bool) {
 	return false
 }
 
-// catchUp folds the log from its start, publishes what the bus has not got, and
-// goes on until it meets the queue.
+// catchUp folds the log from the snapshot, or where that is too late from its
+// start, publishes what the bus has not got, and goes on until it meets the queue.
 func (o *outbox) catchUp(ctx context.Context) error {
 	from := o.sent
-	p := NewProjection(o.log.ID())
+	st, err := lastState(o.log, from, o.logger)
+	if err != nil {
+		return err
+	}
+	p, at := st.projection, st.Position()
 	p.mute = from
-	at := uint64(0)
+	from = max(from, at) // what retention dropped cannot be published any more
 	o.logger.Info("publishing from the log", "after", from)
 	for {
 		var rs []Result

@@ -7,13 +7,26 @@ import (
 	"github.com/callstate/callstate/events/cti"
 )
 
+// Reader is what a fold needs of a log: its events, and where retention dropped
+// the first of them the state that they added up to.
+type Reader interface {
+	ID() string
+	Read(ctx context.Context, from uint64, fn func(*events.Event) error) error
+	// Base is the state after the last event that was dropped, as State.Append
+	// wrote it; position 0 where nothing was dropped.
+	Base() (position uint64, state []byte, err error)
+}
+
 // Log is what the engine needs of a store. The contract is that of store.Store;
 // both are satisfied by store/memory and store/bolt.
 type Log interface {
-	ID() string
+	Reader
 	Append(ctx context.Context, b *events.Batch) error
 	Last() uint64
-	Read(ctx context.Context, from uint64, fn func(*events.Event) error) error
+	// Snapshot is the last state that SetSnapshot kept, position 0 where there is
+	// none that can be used.
+	Snapshot() (position uint64, state []byte, err error)
+	SetSnapshot(position uint64, state []byte) error
 	ReadCall(ctx context.Context, key events.CallKey, fn func(*events.Event) error) error
 	HasCall(key events.CallKey) (bool, error)
 	Frames() events.FrameCounts

@@ -23,6 +23,8 @@ type sliceLog struct {
 
 func (l *sliceLog) ID() string { return "log" }
 
+func (l *sliceLog) Base() (uint64, []byte, error) { return 0, nil, nil }
+
 func (l *sliceLog) Read(_ context.Context, from uint64, fn func(*events.Event) error) error {
 	l.reads++
 	for i := range l.evs {

@@ -69,6 +69,7 @@ func (e *Engine) foldAll(fatal context.Context, stored <-chan []events.Event) er
 			return err
 		}
 		e.folded.Store(evs[len(evs)-1].Position)
+		e.snapshots.folded(evs[len(evs)-1].Position)
 		e.outbox.push(results)
 		for i := range evs {
 			for _, c := range e.cfg.Policies.Commands(&evs[i], &results[i]) {
@@ -121,63 +122,4 @@ func (e *Engine) fold(ctx context.Context, evs []events.Event) ([]Result, error)
 		<-done
 	}
 	return results, ctx.Err()
-}
-
-// recentResults is how many results of the log's end the outbox gets at the
-// start: the bus rarely lacks more.
-const recentResults = 4096
-
-// recover reads the log: correlation learns what it knew, the shards what they
-// held, and nothing is commanded.
-func (e *Engine) recover(ctx context.Context) error {
-	last := e.log.Last()
-	mute := last - min(last, recentResults)
-	for _, s := range e.shards {
-		if err := s.do(ctx, func(p *Projection) { p.mute = mute }); err != nil {
-			return err
-		}
-	}
-	const chunk = 2048
-	evs := make([]events.Event, 0, chunk)
-	var recent []Result
-	flush := func() error {
-		if len(evs) == 0 {
-			return nil
-		}
-		results, err := e.fold(ctx, evs)
-		for i := range results {
-			if results[i].Position > mute {
-				recent = append(recent, results[i:]...)
-				break
-			}
-		}
-		evs = make([]events.Event, 0, chunk)
-		return err
-	}
-	err := e.log.Read(ctx, 1, func(ev *events.Event) error {
-		e.correlator.evolve(ev)
-		if evs = append(evs, *ev); len(evs) == chunk {
-			e.correlator.forget()
-			return flush()
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if err := flush(); err != nil {
-		return err
-	}
-	e.correlator.forget()
-	e.correlator.frames = e.log.Frames()
-	// What waited for its leg when the process ended was never disposed of.
-	e.correlator.frames.Received = e.correlator.frames.Disposed()
-	e.report(e.correlator.frames, nil)
-	e.folded.Store(last)
-	e.appended.Store(last)
-	if err := e.outbox.begin(last, recent); err != nil {
-		return err
-	}
-	e.logger.Info("log read", "log_id", e.log.ID(), "position", last, "live_calls", e.live(ctx))
-	return nil
 }

@@ -33,7 +33,7 @@ func TestFormKeepsEverything(t *testing.T) {
 	form := FormOf[formOuter]()
 	want := formOuter{
 		Time: -5, inners: []formInner{{"a", 1}, {}, {"b", -2}}, maybe: &formInner{}, plain: formInner{"p", 7},
-		words: []string{"", "x"}, flag: true,
+		words: []string{"", "x"}, flag: true, none: nil, left: nil,
 		deep: []formDeep{{}, {inner: &formInner{n: 3}, list: []formInner{{}, {"z", 0}}}},
 	}
 	b := form.Append(nil, &want)

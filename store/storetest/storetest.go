@@ -42,6 +42,7 @@ func Run(t *testing.T, open Open) {
 		{"Checkpoints", testCheckpoints},
 		{"Quarantine", testQuarantine},
 		{"FrameTotalsAreKept", testFrames},
+		{"Snapshot", testSnapshot},
 		{"ReopenedLogIsTheSame", testReopen},
 		{"LogsHaveTheirOwnID", testID},
 		{"ClosedStoreRefuses", testClosed},
@@ -512,6 +513,29 @@ func testFrames(t *testing.T, h *harness) {
 	h.reopen(t)
 	if got := h.Frames(); got != want {
 		t.Errorf("frames after reopening %+v, want %+v", got, want)
+	}
+}
+
+func testSnapshot(t *testing.T, h *harness) {
+	check := func(position uint64, state string) {
+		t.Helper()
+		p, b, err := h.Snapshot()
+		if err != nil || p != position || string(b) != state {
+			t.Fatalf("snapshot %d %q, %v; want %d %q", p, b, err, position, state)
+		}
+	}
+	check(0, "")
+	mustAppend(t, h, batch(Key(1, 1), 0, 3))
+	for i, state := range []string{"one", "", "three"} {
+		if err := h.SetSnapshot(uint64(i+1), []byte(state)); err != nil {
+			t.Fatal(err)
+		}
+		check(uint64(i+1), state)
+	}
+	h.reopen(t)
+	check(3, "three")
+	if p, b, err := h.Base(); p != 0 || len(b) != 0 || err != nil {
+		t.Fatalf("base %d %q, %v of a log from which nothing was dropped", p, b, err)
 	}
 }
 

@@ -1,0 +1,208 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+
+	"github.com/callstate/callstate/events"
+)
+
+// openState returns the state that a fold of the whole log begins with: empty,
+// or what the dropped events added up to.
+func openState(log Reader) (*State, error) {
+	position, b, err := log.Base()
+	if err != nil || position == 0 {
+		return NewState(log.ID()), err
+	}
+	s, err := LoadState(log.ID(), b)
+	if err != nil {
+		return nil, fmt.Errorf("state before position %d: %w", position+1, err)
+	}
+	return s, nil
+}
+
+// lastState returns the log's snapshot, or where there is none that can be used
+// what openState returns. It is not after the position most.
+func lastState(log Log, most uint64, logger *slog.Logger) (*State, error) {
+	position, b, err := log.Snapshot()
+	if err == nil && position > 0 && position <= most {
+		s, err := LoadState(log.ID(), b)
+		if err == nil && s.Position() == position {
+			return s, nil
+		}
+		logger.Warn("snapshot is not used, the whole log is read", "position", position, "err", err)
+	} else if err != nil {
+		logger.Warn("no snapshot, the whole log is read", "err", err)
+	}
+	return openState(log)
+}
+
+// openProjection returns the fold that begins at the log's first event, and the
+// position of that.
+func openProjection(log Reader) (*Projection, uint64, error) {
+	s, err := openState(log)
+	if err != nil {
+		return nil, 0, err
+	}
+	s.projection.mute = 0
+	return s.projection, s.Position() + 1, nil
+}
+
+// recentResults is how many results of the log's end the outbox gets at the
+// start: the bus rarely lacks more.
+const recentResults = 4096
+
+// recover takes up the snapshot and reads the log from there: correlation learns
+// what it knew, the shards what they held, and nothing is commanded.
+func (e *Engine) recover(ctx context.Context) error {
+	last := e.log.Last()
+	st, err := lastState(e.log, last, e.logger)
+	if err != nil {
+		return err
+	}
+	from := st.Position()
+	mute := max(from, last-min(last, recentResults))
+	if err := e.takeUp(ctx, st, mute); err != nil {
+		return err
+	}
+	recent, err := e.readTail(ctx, from+1, mute)
+	if err != nil {
+		return err
+	}
+	e.correlator.frames = e.log.Frames()
+	// What waited for its leg when the process ended was never disposed of.
+	e.correlator.frames.Received = e.correlator.frames.Disposed()
+	e.report(e.correlator.frames, nil)
+	e.folded.Store(last)
+	e.appended.Store(last)
+	e.snapshots.at = from
+	if err := e.outbox.begin(last, recent); err != nil {
+		return err
+	}
+	e.logger.Info("log read", "log_id", e.log.ID(), "position", last, "snapshot", from, "live_calls", e.live(ctx))
+	return nil
+}
+
+// takeUp gives correlation and the shards their parts of a state.
+func (e *Engine) takeUp(ctx context.Context, st *State, mute uint64) error {
+	k := st.correlator
+	k.rules, k.hasCall = e.correlator.rules, e.correlator.hasCall
+	maps.Copy(k.domains, e.correlator.domains)
+	e.correlator = k
+	for n, s := range e.shards {
+		err := s.do(ctx, func(p *Projection) {
+			p.mute, p.position = mute, st.Position()
+			for name, a := range st.projection.accounts {
+				if e.shardOf(name) == n {
+					p.accounts[name] = a
+					p.live += a.liveCalls()
+				}
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readTail folds the log from a position on, and returns the results of what is
+// after mute.
+func (e *Engine) readTail(ctx context.Context, from, mute uint64) (recent []Result, err error) {
+	const chunk = 2048
+	evs := make([]events.Event, 0, chunk)
+	flush := func() error {
+		if len(evs) == 0 {
+			return nil
+		}
+		results, err := e.fold(ctx, evs)
+		for i := range results {
+			if results[i].Position > mute {
+				recent = append(recent, results[i:]...)
+				break
+			}
+		}
+		evs = make([]events.Event, 0, chunk)
+		return err
+	}
+	err = e.log.Read(ctx, from, func(ev *events.Event) error {
+		e.correlator.learn(ev)
+		if evs = append(evs, *ev); len(evs) == chunk {
+			return flush()
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return recent, flush()
+}
+
+// snapshotEvery is how many events a start reads at most beside the snapshot; a
+// quarter of a million are read in less than a second.
+const snapshotEvery = 250_000
+
+// snapshotAtEnd is the same after a clean stop.
+const snapshotAtEnd = 2_000
+
+// snapshots keeps the log's snapshot near its end. It is the fold once more, from
+// the last snapshot, on a goroutine of its own: the state that is written down
+// is what the log says, not what happens to be in memory, and nobody waits for it.
+type snapshots struct {
+	log    Log
+	logger *slog.Logger
+	every  uint64
+	at     uint64        // position of the last one; run's own after the start
+	kick   chan uint64   // a position worth one; size 1
+	done   chan struct{} // closed when nothing more is folded
+}
+
+func newSnapshots(log Log, logger *slog.Logger) *snapshots {
+	return &snapshots{log: log, logger: logger, every: snapshotEvery, kick: make(chan uint64, 1), done: make(chan struct{})}
+}
+
+// folded says how far the fold is. It never waits.
+func (s *snapshots) folded(position uint64) {
+	select {
+	case s.kick <- position:
+	default:
+	}
+}
+
+// run keeps the snapshot until done is closed, and at a clean end once more.
+func (s *snapshots) run(fatal context.Context) {
+	for {
+		select {
+		case p := <-s.kick:
+			if p >= s.at+s.every {
+				s.take(fatal, p)
+			}
+		case <-s.done:
+			if last := s.log.Last(); fatal.Err() == nil && last >= s.at+min(snapshotAtEnd, s.every) {
+				s.take(fatal, last)
+			}
+			return
+		}
+	}
+}
+
+// take writes the state at a position down. It is an optimisation: what goes
+// wrong is said, and the log is read instead.
+func (s *snapshots) take(ctx context.Context, position uint64) {
+	st, err := lastState(s.log, position, s.logger)
+	if err == nil {
+		err = st.advance(ctx, s.log, position)
+	}
+	if err == nil {
+		err = s.log.SetSnapshot(position, st.Append(nil))
+	}
+	s.at = position // also where it failed: not again at once
+	switch {
+	case err == nil:
+		s.logger.Debug("snapshot kept", "position", position, "live_calls", st.Live())
+	case ctx.Err() == nil:
+		s.logger.Warn("snapshot not kept", "position", position, "err", err)
+	}
+}
