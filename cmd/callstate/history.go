@@ -223,24 +223,12 @@ func payloadText(p events.Payload) string {
 	if err != nil || len(b) < 3 {
 		return ""
 	}
-	var m map[string]any
-	if json.Unmarshal(b, &m) != nil {
-		return string(b)
-	}
 	var parts []string
-	flatten("", m, &parts)
+	for field, v := range leaves(string(b)) {
+		if v != "" {
+			parts = append(parts, field+"="+v)
+		}
+	}
 	slices.Sort(parts)
 	return strings.Join(parts, " ")
-}
-
-func flatten(prefix string, m map[string]any, parts *[]string) {
-	for k, v := range m {
-		if sub, ok := v.(map[string]any); ok {
-			flatten(prefix+k+".", sub, parts)
-			continue
-		}
-		if s := fmt.Sprint(v); s != "" {
-			*parts = append(*parts, prefix+k+"="+s)
-		}
-	}
 }
