@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/callstate/callstate/events"
@@ -40,8 +41,12 @@ type Moment struct {
 func At(ctx context.Context, log Reader, f AtFilter) (Moment, error) {
 	m := Moment{Calls: []cti.CallView{}, Lines: []cti.LineView{}}
 	last := ^uint64(0)
+	base, _, err := log.Base()
+	if err != nil {
+		return m, err
+	}
 	if !f.Occurred {
-		last = 0
+		last = base
 		if err := log.Read(ctx, 1, func(ev *events.Event) error {
 			if ev.RecordedAt <= f.Time {
 				last = ev.Position
@@ -49,6 +54,9 @@ func At(ctx context.Context, log Reader, f AtFilter) (Moment, error) {
 			return nil
 		}); err != nil {
 			return m, err
+		}
+		if base > 0 && last == base {
+			return m, fmt.Errorf("%w: event %d is the first that retention has left, and it is of after %s", ErrDropped, base+1, f.Time)
 		}
 	}
 	p, from, err := openProjection(log)
@@ -75,6 +83,9 @@ func At(ctx context.Context, log Reader, f AtFilter) (Moment, error) {
 	}
 	p.position = m.Position
 	for _, a := range p.accounts {
+		if f.Account != "" && a.name != f.Account || f.Domain != "" && a.domain != f.Domain {
+			continue // of the state before the log's beginning
+		}
 		m.Lines = append(m.Lines, p.lineView(a))
 		for _, c := range a.calls {
 			if c.live() {

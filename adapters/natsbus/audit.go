@@ -24,6 +24,7 @@ type AuditOptions struct {
 	Prefix string // as in [Options]
 	Stream string // as in [Options]
 	LogID  string // whose messages and views are compared; the others are counted
+	Base   uint64 // what is of positions through this one cannot be compared: the log has dropped them
 
 	// Found gets each difference. An error of it ends the audit. Nil means that
 	// they are counted only.
@@ -61,6 +62,7 @@ type AuditReport struct {
 	Last        uint64 `json:"last,omitempty"`
 	Repeats     int    `json:"repeats"`     // messages that are there more than once
 	Foreign     int    `json:"foreign"`     // messages of other logs
+	Dropped     int    `json:"dropped"`     // messages and views of events that the log has dropped
 	AgedOut     int    `json:"agedOut"`     // messages that the log gives before First
 	Unpublished int    `json:"unpublished"` // messages that the log gives after Last
 	Calls       int    `json:"calls"`       // views of calls of this log
@@ -86,7 +88,7 @@ func Audit(ctx context.Context, nc *nats.Conn, o AuditOptions, fold Fold) (Audit
 		return AuditReport{}, err
 	}
 	a := &audit{
-		ctx: ctx, js: js, o: opts, found: o.Found,
+		ctx: ctx, js: js, o: opts, base: o.Base, found: o.Found,
 		enc: newEncoder(opts.Prefix, opts.Source), views: newViews(opts, "", slog.New(slog.DiscardHandler)),
 		calls: auditedViews{what: "call view"}, lines: auditedViews{what: "line view"},
 	}
@@ -107,6 +109,7 @@ type audit struct {
 	ctx    context.Context
 	js     jetstream.JetStream
 	o      Options
+	base   uint64
 	found  func(Difference) error
 	report AuditReport
 
@@ -179,6 +182,10 @@ func (a *audit) advance(last storedID) error {
 		}
 		if a.report.Messages++; a.report.First == 0 {
 			a.report.First = id.position
+		}
+		if id.position <= a.base {
+			a.report.Dropped++
+			continue
 		}
 		p := &published{id, m.Subject(), m.Data()}
 		if a.report.Messages > 1 && !last.less(id) {

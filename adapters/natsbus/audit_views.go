@@ -75,6 +75,9 @@ func (a *audit) finishViews(v *auditedViews) error {
 	for _, h := range held {
 		d := Difference{What: v.what, Position: h.position, Published: string(h.data)}
 		switch {
+		case !h.matched && h.position <= a.base:
+			a.report.Dropped++
+			continue
 		case !h.matched:
 			d.Kind = Unexpected
 		case h.last > h.position && h.last <= v.floor:

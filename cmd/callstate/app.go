@@ -45,7 +45,7 @@ func openApp(cfg config, logger *slog.Logger) (a *app, err error) {
 	}()
 	// The log first: another process that has the folder is found out before
 	// anything listens.
-	if a.store, err = bolt.Open(cfg.Data, &bolt.Options{Logger: logger}); err != nil {
+	if a.store, err = bolt.Open(cfg.Data, cfg.logOptions(logger)); err != nil {
 		return a, fmt.Errorf("open log: %w", err)
 	}
 	url := cfg.NATS
@@ -86,6 +86,12 @@ func openApp(cfg config, logger *slog.Logger) (a *app, err error) {
 		return a, fmt.Errorf("start service: %w", err)
 	}
 	return a, nil
+}
+
+func (c *config) logOptions(logger *slog.Logger) *bolt.Options {
+	o := &bolt.Options{Logger: logger}
+	o.SegmentBytes, o.SegmentAge = c.Retention.segments()
+	return o
 }
 
 func startServer(cfg config, logger *slog.Logger) (*natsbus.Server, error) {
@@ -141,6 +147,10 @@ func (a *app) run(ctx context.Context) error {
 	}
 	for _, r := range a.resyncs {
 		links.Go(func() error { return r.Run(linkCtx) })
+	}
+	if a.cfg.Retention.on() {
+		r := retainer{retention: a.cfg.Retention, log: a.store, confirmed: a.bus.Confirmed, logger: a.logger, now: time.Now}
+		links.Go(func() error { return r.run(linkCtx) })
 	}
 	linkErr := links.Wait()
 	stopEngine()

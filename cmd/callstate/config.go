@@ -37,6 +37,8 @@ type config struct {
 	AutoAnswer bool     `toml:"autoAnswer"`
 	Policies   policies `toml:"policies"`
 
+	Retention retention `toml:"retention"`
+
 	Webitel []webitel.Config `toml:"webitel"`
 }
 
@@ -94,6 +96,9 @@ func configFlags(fs *pflag.FlagSet) {
 	fs.Int("shards", 0, "goroutines that fold (default: one a processor)")
 	fs.Duration("stream-max-age", time.Duration(d.StreamMaxAge), "how long CTI events stay in the stream")
 	fs.Duration("resync-interval", time.Minute, "how often the PBX's channels are compared with ours; negative: only after a connect")
+	fs.Duration("retain-age", 0, "drop what is older than this from the log, ended calls only (default: keep everything)")
+	fs.Var(new(byteSize), "retain-size", "drop the oldest ended calls when the log is larger than this, such as 20GiB (default: keep everything)")
+	fs.String("retain-export", "", "folder that gets the events, as JSON Lines, before they are dropped (default: none)")
 	fs.Bool("auto-answer", d.AutoAnswer, "the phones answer on the auto-answer header")
 	fs.Bool("reject-second-call", false, "policy: hang up, as busy, an inbound call that begins while another is up")
 	fs.Bool("unhold-after-consult", false, "policy: take the main call off hold when its consultation ends")
@@ -143,6 +148,11 @@ func loadConfig(cmd *cobra.Command, getenv func(string) string) (config, error) 
 	override(fs, "reject-second-call", &c.Policies.RejectSecondCall, fs.GetBool)
 	override(fs, "unhold-after-consult", &c.Policies.UnholdAfterConsult, fs.GetBool)
 	override(fs, "stream-max-age", (*time.Duration)(&c.StreamMaxAge), fs.GetDuration)
+	override(fs, "retain-age", (*time.Duration)(&c.Retention.Age), fs.GetDuration)
+	override(fs, "retain-export", &c.Retention.Export, fs.GetString)
+	if f := fs.Lookup("retain-size"); f != nil && f.Changed {
+		c.Retention.Size = *f.Value.(*byteSize)
+	}
 	if err := c.addLink(fs, getenv); err != nil {
 		return c, err
 	}
@@ -187,6 +197,9 @@ func (c *config) addLink(fs *pflag.FlagSet, getenv func(string) string) error {
 func (c *config) validate() error {
 	if c.Data == "" {
 		return fmt.Errorf("%w: --data is empty", errUsage)
+	}
+	if err := c.Retention.validate(); err != nil {
+		return err
 	}
 	if len(c.Webitel) == 0 {
 		return fmt.Errorf("%w: no Webitel server: give --%s and --%s, or a file with [[webitel]] by --config", errUsage, flagURL, flagLogin)

@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -86,6 +84,13 @@ func (e *env) export(ctx context.Context, o *exportOptions) error {
 		return err
 	}
 	defer log.Close()
+	base, _, err := log.Base()
+	if err != nil {
+		return err
+	}
+	if base > 0 && o.from <= base {
+		e.say("retention has dropped the events through %d: what is exported begins after them", base)
+	}
 	next := log.Last() + 1
 	p := e.progress("events", log.Last())
 	err = e.writeOut(o.file, func(w io.Writer) error {
@@ -104,7 +109,7 @@ func (e *env) export(ctx context.Context, o *exportOptions) error {
 
 // writeOut runs write on standard output, or on a file that appears under its
 // name only when all of it is on disk.
-func (e *env) writeOut(name string, write func(io.Writer) error) (err error) {
+func (e *env) writeOut(name string, write func(io.Writer) error) error {
 	if name == "" {
 		w := bufio.NewWriter(e.out)
 		if err := write(w); err != nil {
@@ -112,24 +117,7 @@ func (e *env) writeOut(name string, write func(io.Writer) error) (err error) {
 		}
 		return w.Flush()
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	w := bufio.NewWriter(f)
-	if err := write(w); err != nil {
-		return err
-	}
-	if err := errors.Join(w.Flush(), f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return os.Rename(f.Name(), name)
+	return writeFile(name, write)
 }
 
 // column is one column of an export. Its value is a string, a number, a bool, a

@@ -160,7 +160,7 @@ func (e *env) verifyPublished(ctx context.Context, o *verifyOptions, log *bolt.S
 	if nc == nil {
 		return fold(func(*engine.Result) error { return nil })
 	}
-	report, err := natsbus.Audit(ctx, nc, natsbus.AuditOptions{Prefix: o.prefix, LogID: log.ID(), Found: diffs.add}, fold)
+	report, err := natsbus.Audit(ctx, nc, natsbus.AuditOptions{Prefix: o.prefix, LogID: log.ID(), Base: v.First - 1, Found: diffs.add}, fold)
 	if errors.Is(err, natsbus.ErrNotPublished) {
 		return fold(func(*engine.Result) error { return nil })
 	}
@@ -209,6 +209,9 @@ func (e *env) printVerdict(v *verdict, d *diffs, all bool) {
 	row := func(what, format string, args ...any) {
 		fmt.Fprintf(e.out, "%-9s %s\n", what, fmt.Sprintf(format, args...))
 	}
+	if v.First > 1 {
+		row("log", "%s, retention has dropped the events before %d", v.Log, v.First)
+	}
 	row("log", "%s, events %d to %d, %d calls, %d of them live", v.Log, v.First, v.Last, v.Calls, v.Live)
 	switch {
 	case v.State != "":
@@ -224,6 +227,9 @@ func (e *env) printVerdict(v *verdict, d *diffs, all bool) {
 		row("stream", "%s: %d messages of events %d to %d", b.Stream, b.Messages, b.First, b.Last)
 		if b.AgedOut > 0 {
 			row("", "%d earlier ones are no longer kept", b.AgedOut)
+		}
+		if b.Dropped > 0 {
+			row("", "%d messages and views are of events that the log has dropped", b.Dropped)
 		}
 		if b.Repeats > 0 {
 			row("", "%d of them are there again, with the same id", b.Repeats)

@@ -103,6 +103,9 @@ func (s *Store) write() {
 			w.gather(r)
 			w.commit()
 			idle = nil
+			if w.full() {
+				w.roll()
+			}
 		case <-s.touched:
 			if idle == nil {
 				idle = time.After(s.flush)
@@ -124,6 +127,9 @@ type writer struct {
 	group  []*request
 	buf    []byte // keys and framed records of the transaction
 	wedged bool   // bbolt panicked and may hold its locks
+
+	size    int64 // of the file that is appended to
+	retryAt int64 // its size before another attempt to begin the next one
 }
 
 // gather takes what is waiting beside r. The callers of the last group need the
@@ -220,7 +226,7 @@ func (w *writer) judge(err error) error {
 	if outOfSpace(err) && errors.As(err, &ce) && !w.wedged {
 		stored := true
 		probe := guard(func() error {
-			return s.db.View(func(tx *bbolt.Tx) error {
+			return s.head.db.View(func(tx *bbolt.Tx) error {
 				stored = tx.ID() >= ce.tx
 				return nil
 			})
@@ -251,15 +257,16 @@ func (w *writer) judge(err error) error {
 func (w *writer) transact(group []*request, dirty map[string]uint64) (last uint64, frames events.FrameCounts, err error) {
 	var tx *bbolt.Tx
 	err = guard(func() (err error) {
-		if tx, err = w.s.db.Begin(true); err != nil {
+		if tx, err = w.s.head.db.Begin(true); err != nil {
 			return err
 		}
 		last, frames, err = w.put(tx, group, dirty)
 		return err
 	})
 	if err == nil {
-		id := tx.ID()
+		id, size := tx.ID(), tx.Size()
 		if err = guard(tx.Commit); err == nil {
+			w.size = size
 			return last, frames, nil
 		}
 		err = &commitError{err, id}
@@ -376,5 +383,5 @@ func (w *writer) close() error {
 	if w.wedged {
 		return w.s.failed
 	}
-	return guard(w.s.db.Close)
+	return w.s.closeAll()
 }

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -36,16 +35,19 @@ const formatVersion = 1
 
 // The buckets. Numbers are 8 bytes, big-endian.
 var (
-	bucketMeta        = []byte("meta")        // "version", "id", "frames"
+	bucketMeta        = []byte("meta")        // "version", "id", "frames", "first", "made", "quarantined"
 	bucketEvents      = []byte("events")      // position → CRC32C of key and body, body
 	bucketCalls       = []byte("calls")       // callKey → the call's number, first position
 	bucketIndex       = []byte("index")       // call's number, position → nothing
 	bucketQuarantine  = []byte("quarantine")  // number → CRC32C of key and body, body
 	bucketCheckpoints = []byte("checkpoints") // name → position
 
-	keyVersion = []byte("version")
-	keyID      = []byte("id")
-	keyFrames  = []byte("frames")
+	keyVersion     = []byte("version")
+	keyID          = []byte("id")
+	keyFrames      = []byte("frames")
+	keyFirst       = []byte("first")       // position of the file's first event
+	keyMade        = []byte("made")        // when the file was made, Unix seconds
+	keyQuarantined = []byte("quarantined") // how many frames the files before have
 )
 
 var allBuckets = [][]byte{bucketMeta, bucketEvents, bucketCalls, bucketIndex, bucketQuarantine, bucketCheckpoints}
@@ -63,6 +65,11 @@ type Options struct {
 	// FlushInterval is how long a checkpoint may stay in memory while nothing is
 	// appended; 0 means one second.
 	FlushInterval time.Duration
+	// SegmentBytes and SegmentAge are when the file that is appended to is sealed
+	// and a new one is begun: whole files are what Drop gives back. 0 means
+	// 256 MiB and 24 h, a negative value never.
+	SegmentBytes int64
+	SegmentAge   time.Duration
 
 	openFile func(string, int, os.FileMode) (*os.File, error) // for tests; nil means os.OpenFile
 }
@@ -71,12 +78,20 @@ var _ store.Store = (*Store)(nil)
 
 // Store is an open log. It owns one goroutine, the writer, that Close waits for.
 type Store struct {
-	db       *bbolt.DB
-	dir      string
-	id       string
-	log      *slog.Logger
-	readOnly bool
-	flush    time.Duration
+	dir          string
+	id           string
+	log          *slog.Logger
+	readOnly     bool
+	flush        time.Duration
+	segmentBytes int64
+	segmentAge   time.Duration
+	openAs       func(string, int, os.FileMode) (*os.File, error)
+
+	head     *segment                   // the file that is appended to; the writer's alone after Open
+	headMade time.Time                  // the writer's
+	segs     atomic.Pointer[[]*segment] // all of them, head last; a new slice each time
+	base     atomic.Uint64              // position of the last event that was dropped
+	dropping sync.Mutex                 // one Drop at a time
 
 	gate    gate.Gate
 	appends chan *request // unbuffered: a request that was taken gets its answer
@@ -102,22 +117,31 @@ func Open(dir string, opts *Options) (*Store, error) {
 		opts = &Options{}
 	}
 	s := &Store{
-		dir:         dir,
-		log:         opts.Logger,
-		readOnly:    opts.ReadOnly,
-		flush:       opts.FlushInterval,
-		appends:     make(chan *request),
-		touched:     make(chan struct{}, 1),
-		stop:        make(chan struct{}),
-		stopped:     make(chan struct{}),
-		checkpoints: make(map[string]uint64),
-		dirty:       make(map[string]uint64),
+		dir:          dir,
+		log:          opts.Logger,
+		readOnly:     opts.ReadOnly,
+		flush:        opts.FlushInterval,
+		segmentBytes: opts.SegmentBytes,
+		segmentAge:   opts.SegmentAge,
+		openAs:       opts.openFile,
+		appends:      make(chan *request),
+		touched:      make(chan struct{}, 1),
+		stop:         make(chan struct{}),
+		stopped:      make(chan struct{}),
+		checkpoints:  make(map[string]uint64),
+		dirty:        make(map[string]uint64),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.flush <= 0 {
 		s.flush = time.Second
+	}
+	if s.segmentBytes == 0 {
+		s.segmentBytes = defaultSegmentBytes
+	}
+	if s.segmentAge == 0 {
+		s.segmentAge = defaultSegmentAge
 	}
 	if err := s.open(opts); err != nil {
 		return nil, fmt.Errorf("open %s: %w", filepath.Join(dir, FileName), s.explainOpen(err))
@@ -143,55 +167,50 @@ func (s *Store) open(opts *Options) error {
 		return err
 	}
 
-	// bbolt keeps the file open, and locked, when it panics while it opens.
-	var file *os.File
-	bopts := &bbolt.Options{
-		ReadOnly:     s.readOnly,
-		Timeout:      opts.LockTimeout,
-		FreelistType: bbolt.FreelistMapType,
-		NoStatistics: true,
-		OpenFile: func(name string, flag int, perm os.FileMode) (f *os.File, err error) {
-			openFile := opts.openFile
-			if openFile == nil {
-				openFile = os.OpenFile
-			}
-			file, err = openFile(name, flag, perm)
-			return file, err
-		},
+	timeout := opts.LockTimeout
+	if timeout <= 0 {
+		timeout = 100 * time.Millisecond
 	}
-	if bopts.Timeout <= 0 {
-		bopts.Timeout = 100 * time.Millisecond
-	}
-	err := guard(func() (err error) {
-		s.db, err = bbolt.Open(path, 0o600, bopts)
-		return err
-	})
+	db, file, err := openFile(path, &bbolt.Options{ReadOnly: s.readOnly, Timeout: timeout}, s.openAs)
 	if err != nil {
-		if errors.Is(err, store.ErrDamaged) && file != nil {
-			_ = file.Close()
+		return err
+	}
+	s.head = &segment{path: path, db: db}
+	err = guard(func() error { return s.load(file) })
+	if err == nil {
+		err = s.loadSegments()
+	}
+	if err != nil {
+		_ = guard(db.Close)
+	}
+	return err
+}
+
+// loadSegments finds the sealed files and where the log begins.
+func (s *Store) loadSegments() error {
+	segs, err := s.sealed()
+	if err != nil {
+		return err
+	}
+	segs = append(segs, s.head)
+	if n := len(segs); n > 1 && segs[n-2].first >= s.head.first {
+		return fmt.Errorf("%w: %s begins at event %d, after %s", store.ErrDamaged, filepath.Base(segs[n-2].path), segs[n-2].first, FileName)
+	}
+	s.segs.Store(&segs)
+	if !s.readOnly {
+		if err := os.Remove(s.head.path + newSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
-		return err
 	}
-	if err := guard(func() error { return s.load(file) }); err != nil {
-		_ = guard(s.db.Close)
-		return err
-	}
-	return nil
+	return s.loadBase()
 }
 
 // load checks that the file is ours and reads what is kept in memory; it makes
 // the buckets of a new file.
-func (s *Store) load(file io.ReaderAt) error {
-	fresh := false
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		fi, err := os.Stat(s.db.Path())
-		if err != nil {
-			return err
-		}
-		if fi.Size() < tx.Size() {
-			return fmt.Errorf("%w: the file is cut short, %d of %d bytes are there", store.ErrDamaged, fi.Size(), tx.Size())
-		}
-		if err := checkTree(file, tx); err != nil {
+func (s *Store) load(file *os.File) error {
+	db, fresh := s.head.db, false
+	err := db.View(func(tx *bbolt.Tx) error {
+		if err := checkFile(file, tx); err != nil {
 			return err
 		}
 		if k, _ := tx.Cursor().First(); k == nil {
@@ -206,48 +225,98 @@ func (s *Store) load(file io.ReaderAt) error {
 	if s.readOnly {
 		return fs.ErrNotExist
 	}
-	if err := s.db.Update(create); err != nil {
+	id, err := uuid.NewRandom()
+	if err != nil {
+		return err
+	}
+	if err := db.Update(func(tx *bbolt.Tx) error {
+		return create(tx, header{id: id.String(), first: 1, made: time.Now()})
+	}); err != nil {
 		return err
 	}
 	// bbolt syncs the file, not the folder that names it.
 	if err := errors.Join(syncDir(s.dir), syncDir(filepath.Dir(s.dir))); err != nil {
 		return err
 	}
-	return s.db.View(s.loadTx)
+	return db.View(s.loadTx)
 }
 
-func create(tx *bbolt.Tx) error {
+// checkFile finds what bbolt would trip over.
+func checkFile(file *os.File, tx *bbolt.Tx) error {
+	fi, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if fi.Size() < tx.Size() {
+		return fmt.Errorf("%w: the file is cut short, %d of %d bytes are there", store.ErrDamaged, fi.Size(), tx.Size())
+	}
+	return checkTree(file, tx)
+}
+
+// header is what a file says of itself.
+type header struct {
+	id          string
+	first       uint64 // position of its first event
+	made        time.Time
+	quarantined uint64 // number of the last frame that was quarantined before it
+}
+
+func create(tx *bbolt.Tx, h header) error {
 	for _, name := range allBuckets {
 		if _, err := tx.CreateBucket(name); err != nil {
 			return err
 		}
 	}
-	id, err := uuid.NewRandom()
-	if err != nil {
-		return err
-	}
 	meta := tx.Bucket(bucketMeta)
-	return errors.Join(meta.Put(keyVersion, u64(formatVersion)), meta.Put(keyID, []byte(id.String())))
+	return errors.Join(
+		meta.Put(keyVersion, u64(formatVersion)), meta.Put(keyID, []byte(h.id)), meta.Put(keyFirst, u64(h.first)),
+		meta.Put(keyMade, u64(uint64(h.made.Unix()))), meta.Put(keyQuarantined, u64(h.quarantined)),
+		tx.Bucket(bucketQuarantine).SetSequence(h.quarantined),
+	)
 }
 
-func (s *Store) loadTx(tx *bbolt.Tx) error {
+// readHeader checks that the file is a log that this version can read.
+func readHeader(tx *bbolt.Tx) (h header, err error) {
 	meta := tx.Bucket(bucketMeta)
 	if meta == nil {
-		return store.ErrForeign
+		return h, store.ErrForeign
 	}
 	version, id := meta.Get(keyVersion), meta.Get(keyID)
 	if len(version) != 8 || len(id) == 0 {
-		return store.ErrForeign
+		return h, store.ErrForeign
 	}
 	if v := binary.BigEndian.Uint64(version); v > formatVersion {
-		return fmt.Errorf("%w: format %d, this program knows %d", store.ErrVersion, v, formatVersion)
+		return h, fmt.Errorf("%w: format %d, this program knows %d", store.ErrVersion, v, formatVersion)
 	}
 	for _, name := range allBuckets {
 		if tx.Bucket(name) == nil {
-			return fmt.Errorf("%w: bucket %s is missing", store.ErrDamaged, name)
+			return h, fmt.Errorf("%w: bucket %s is missing", store.ErrDamaged, name)
 		}
 	}
-	s.id = string(id)
+	h.id = string(id)
+	h.first = 1
+	var made uint64
+	for key, into := range map[string]*uint64{string(keyFirst): &h.first, string(keyMade): &made, string(keyQuarantined): &h.quarantined} {
+		v := meta.Get([]byte(key))
+		if v == nil { // of before there were segments
+			continue
+		}
+		if *into, err = parseU64(v); err != nil {
+			return h, err
+		}
+	}
+	h.made = time.Unix(int64(made), 0)
+	return h, nil
+}
+
+func (s *Store) loadTx(tx *bbolt.Tx) error {
+	h, err := readHeader(tx)
+	if err != nil {
+		return err
+	}
+	s.id, s.head.id, s.head.first, s.headMade = h.id, h.id, h.first, h.made
+	s.last.Store(h.first - 1)
+	meta := tx.Bucket(bucketMeta)
 	if k, _ := tx.Bucket(bucketEvents).Cursor().Last(); k != nil {
 		last, err := parseU64(k)
 		if err != nil {
@@ -344,12 +413,21 @@ func (s *Store) Close() error {
 		return nil
 	}
 	if s.readOnly {
-		return guard(s.db.Close)
+		return s.closeAll()
 	}
 	close(s.stop)
 	<-s.stopped
 	s.log.Info("log closed", "dir", s.dir, "position", s.Last())
 	return s.end
+}
+
+// closeAll closes the files; nobody is inside any more.
+func (s *Store) closeAll() error {
+	var errs []error
+	for _, g := range s.segments() {
+		errs = append(errs, g.close())
+	}
+	return errors.Join(errs...)
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

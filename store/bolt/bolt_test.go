@@ -131,7 +131,7 @@ func TestOpenForeignFiles(t *testing.T) {
 		}, store.ErrForeign},
 		{"a newer log", func(t *testing.T, path string) {
 			other(t, path, func(tx *bbolt.Tx) error {
-				if err := create(tx); err != nil {
+				if err := create(tx, header{id: "x"}); err != nil {
 					return err
 				}
 				return tx.Bucket(bucketMeta).Put(keyVersion, u64(formatVersion+1))
@@ -426,7 +426,7 @@ func TestCheckpointIsFlushedWhenIdle(t *testing.T) {
 		}
 		defer s.Close()
 		stored := func() (v uint64) {
-			err := s.db.View(func(tx *bbolt.Tx) error {
+			err := s.head.db.View(func(tx *bbolt.Tx) error {
 				if b := tx.Bucket(bucketCheckpoints).Get([]byte("outbox")); b != nil {
 					v = binary.BigEndian.Uint64(b)
 				}

@@ -28,10 +28,10 @@ func guard(fn func() error) (err error) {
 	return fn()
 }
 
-// guardedView is View under [guard], without the caller's function inside: its
-// panics are its own.
-func (s *Store) guardedView(fn func(tx *bbolt.Tx) error) error {
-	return s.explainRead(guard(func() error { return s.db.View(fn) }))
+// view runs a reading transaction on a segment, without the caller's function
+// inside: its panics are its own.
+func (s *Store) view(g *segment, fn func(tx *bbolt.Tx) error) error {
+	return s.explainRead(g.view(fn))
 }
 
 func (s *Store) explainRead(err error) error {

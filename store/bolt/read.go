@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
@@ -24,13 +25,16 @@ func (s *Store) Read(ctx context.Context, from uint64, fn func(*events.Event) er
 		return err
 	}
 	defer s.gate.Leave()
-	from = max(from, 1)
 	last := s.Last()
 	var evs []events.Event
-	for from <= last {
-		n := min(last-from+1, chunk)
+	for from = max(from, s.base.Load()+1); from <= last; {
+		g, end := s.segmentOf(from)
+		if from < g.first {
+			return fmt.Errorf("event %d: %w", from, errDropped)
+		}
+		n := min(last-from+1, end-from+1, chunk)
 		evs = make([]events.Event, 0, n) // the reader keeps the last ones
-		err := s.guardedView(func(tx *bbolt.Tx) error {
+		err := s.view(g, func(tx *bbolt.Tx) error {
 			c := tx.Bucket(bucketEvents).Cursor()
 			k, v := c.Seek(u64(from))
 			for pos := from; pos < from+n; pos++ {
@@ -63,10 +67,20 @@ func (s *Store) ReadCall(ctx context.Context, key events.CallKey, fn func(*event
 	if key.IsZero() {
 		return nil
 	}
-	last, from := s.Last(), uint64(0)
-	for {
+	last := s.Last()
+	for _, g := range s.segments() {
+		if err := s.readCallIn(ctx, g, key, last, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readCallIn reads a call's events of one segment.
+func (s *Store) readCallIn(ctx context.Context, g *segment, key events.CallKey, last uint64, fn func(*events.Event) error) error {
+	for from := uint64(0); ; {
 		var evs []events.Event
-		err := s.guardedView(func(tx *bbolt.Tx) error {
+		err := s.view(g, func(tx *bbolt.Tx) error {
 			number, first, err := findCall(tx, key)
 			if err != nil || number == 0 {
 				return err
@@ -106,70 +120,18 @@ func (s *Store) HasCall(key events.CallKey) (found bool, err error) {
 	if key.IsZero() {
 		return false, nil
 	}
-	err = s.guardedView(func(tx *bbolt.Tx) error {
-		number, _, err := findCall(tx, key)
-		found = number != 0
-		return err
-	})
-	return found, err
-}
-
-// Calls implements [store.Store].
-func (s *Store) Calls(ctx context.Context, account string, fn func(key events.CallKey, first, last uint64) error) error {
-	if err := s.gate.Enter(); err != nil {
-		return err
-	}
-	defer s.gate.Leave()
-	type call struct {
-		key         events.CallKey
-		first, last uint64
-	}
-	var prefix []byte
-	if account != "" {
-		prefix = appendAccountKey(nil, account)
-	}
-	seek := bytes.Clone(prefix)
-	for {
-		calls, more := make([]call, 0, chunk), true
-		err := s.guardedView(func(tx *bbolt.Tx) error {
-			index := tx.Bucket(bucketIndex).Cursor()
-			c := tx.Bucket(bucketCalls).Cursor()
-			k, v := c.Seek(seek)
-			for ; len(calls) < chunk; k, v = c.Next() {
-				if k == nil || !bytes.HasPrefix(k, prefix) {
-					more = false
-					return nil
-				}
-				key, err := parseCallKey(k)
-				if err != nil {
-					return err
-				}
-				number, first, err := parseCall(v)
-				if err != nil {
-					return err
-				}
-				last, err := lastOf(index, number)
-				if err != nil {
-					return err
-				}
-				calls = append(calls, call{key, first, last})
-			}
-			seek = append(seek[:0], k...)
-			more = k != nil
-			return nil
-		})
-		for _, c := range calls {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if err := fn(c.key, c.first, c.last); err != nil {
-				return err
-			}
-		}
-		if err != nil || !more {
+	// A call that is asked for is most often a recent one.
+	for _, g := range slices.Backward(s.segments()) {
+		err = s.view(g, func(tx *bbolt.Tx) error {
+			number, _, err := findCall(tx, key)
+			found = number != 0
 			return err
+		})
+		if found || err != nil {
+			break
 		}
 	}
+	return found, err
 }
 
 // Quarantine implements [store.Store].
@@ -178,19 +140,30 @@ func (s *Store) Quarantine(ctx context.Context, from uint64, fn func(*events.Qua
 		return err
 	}
 	defer s.gate.Leave()
-	from = max(from, 1)
-	var last uint64
-	err := s.guardedView(func(tx *bbolt.Tx) error {
-		last = tx.Bucket(bucketQuarantine).Sequence()
-		return nil
+	for _, g := range s.segments() {
+		if err := s.quarantineIn(ctx, g, &from, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quarantineIn reads the frames of one segment and moves from on.
+func (s *Store) quarantineIn(ctx context.Context, g *segment, next *uint64, fn func(*events.Quarantined) error) error {
+	var before, last uint64
+	err := s.view(g, func(tx *bbolt.Tx) error {
+		h, err := readHeader(tx)
+		before, last = h.quarantined, tx.Bucket(bucketQuarantine).Sequence()
+		return err
 	})
-	for ; err == nil && from <= last; from++ {
+	for *next = max(*next, before+1); err == nil && *next <= last; *next++ {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		from := *next
 		// One at a time: a frame may be megabytes, and this is no hot path.
 		var q events.Quarantined
-		err = s.guardedView(func(tx *bbolt.Tx) error {
+		err = s.view(g, func(tx *bbolt.Tx) error {
 			key := u64(from)
 			body, err := parseRecord(key, key, tx.Bucket(bucketQuarantine).Get(key))
 			if err != nil {

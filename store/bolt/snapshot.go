@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,13 +18,7 @@ import (
 // SnapshotName is the name of the snapshot beside the log.
 const SnapshotName = "callstate.snapshot"
 
-// A snapshot is a file: magic with version, the log's id, the position, the state,
-// and the CRC32C of all that. It is written beside its name and put there when it
-// is on disk, so that a crash leaves the old one or the new one.
-const (
-	snapshotMagic  = "callstate snap\x00\x01"
-	snapshotHeader = len(snapshotMagic) + 16 + 8
-)
+const snapshotMagic = "callstate snap\x00\x01"
 
 // SetSnapshot implements [store.Store]. The log's writer is not concerned.
 func (s *Store) SetSnapshot(position uint64, state []byte) error {
@@ -34,19 +29,75 @@ func (s *Store) SetSnapshot(position uint64, state []byte) error {
 	if s.readOnly {
 		return store.ErrReadOnly
 	}
-	id, err := uuid.Parse(s.id)
-	if err != nil {
-		return fmt.Errorf("snapshot: %w", err)
-	}
-	b := make([]byte, 0, snapshotHeader+len(state)+4)
-	b = append(append(b, snapshotMagic...), id[:]...)
-	b = binary.BigEndian.AppendUint64(b, position)
-	b = append(b, state...)
-	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-	if err := replaceFile(filepath.Join(s.dir, SnapshotName), b); err != nil {
+	if err := writeStateFile(filepath.Join(s.dir, SnapshotName), snapshotMagic, s.id, position, state); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	return nil
+}
+
+// Snapshot implements [store.Store]. What cannot be used is spoken of in the log.
+func (s *Store) Snapshot() (position uint64, state []byte, err error) {
+	if err := s.gate.Enter(); err != nil {
+		return 0, nil, err
+	}
+	defer s.gate.Leave()
+	position, state, why, err := readStateFile(filepath.Join(s.dir, SnapshotName), snapshotMagic, s.id)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0, nil, nil
+	case err != nil:
+		return 0, nil, fmt.Errorf("snapshot: %w", err)
+	case why == "" && position > s.Last():
+		why = "it is ahead of the log"
+	case why == "" && position < s.base.Load():
+		why = "it is of before the log's beginning"
+	}
+	if why != "" {
+		s.log.Warn("snapshot is not used", "reason", why)
+		return 0, nil, nil
+	}
+	return position, state, nil
+}
+
+// A state file is magic with version, the log's id, the position, the state, and
+// the CRC32C of all that. It is written beside its name and put there when it is
+// on disk, so that a crash leaves the old one or the new one.
+const stateHeader = len(snapshotMagic) + 16 + 8
+
+func writeStateFile(path, magic, logID string, position uint64, state []byte) error {
+	id, err := uuid.Parse(logID)
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 0, stateHeader+len(state)+4)
+	b = append(append(b, magic...), id[:]...)
+	b = binary.BigEndian.AppendUint64(b, position)
+	b = append(b, state...)
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	return replaceFile(path, b)
+}
+
+// readStateFile returns what a state file holds, or why it cannot be used.
+func readStateFile(path, magic, logID string) (position uint64, state []byte, why string, err error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, nil, "", err
+	}
+	if len(b) < stateHeader+4 || string(b[:len(magic)]) != magic {
+		return 0, nil, "it has another form", nil
+	}
+	body := b[:len(b)-4]
+	if binary.BigEndian.Uint32(b[len(body):]) != crc32.Checksum(body, castagnoli) {
+		return 0, nil, "it is damaged", nil
+	}
+	id, err := uuid.Parse(logID)
+	if err != nil {
+		return 0, nil, "", err
+	}
+	if !bytes.Equal(id[:], b[len(magic):len(magic)+16]) {
+		return 0, nil, "it is of another log", nil
+	}
+	return binary.BigEndian.Uint64(b[stateHeader-8:]), body[stateHeader:], "", nil
 }
 
 // replaceFile puts b under a name, whole or not at all.
@@ -69,46 +120,3 @@ func replaceFile(path string, b []byte) (err error) {
 	}
 	return syncDir(filepath.Dir(path))
 }
-
-// Snapshot implements [store.Store]. What cannot be used is spoken of in the log.
-func (s *Store) Snapshot() (position uint64, state []byte, err error) {
-	if err := s.gate.Enter(); err != nil {
-		return 0, nil, err
-	}
-	defer s.gate.Leave()
-	b, err := os.ReadFile(filepath.Join(s.dir, SnapshotName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil, nil
-	}
-	if err != nil {
-		return 0, nil, fmt.Errorf("snapshot: %w", err)
-	}
-	position, why := s.checkSnapshot(b)
-	if why != "" {
-		s.log.Warn("snapshot is not used", "reason", why)
-		return 0, nil, nil
-	}
-	return position, b[snapshotHeader : len(b)-4], nil
-}
-
-// checkSnapshot returns the position of a snapshot, or why it cannot be used.
-func (s *Store) checkSnapshot(b []byte) (position uint64, why string) {
-	if len(b) < snapshotHeader+4 || string(b[:len(snapshotMagic)]) != snapshotMagic {
-		return 0, "it has another form"
-	}
-	body := b[:len(b)-4]
-	if binary.BigEndian.Uint32(b[len(body):]) != crc32.Checksum(body, castagnoli) {
-		return 0, "it is damaged"
-	}
-	if id, err := uuid.FromBytes(b[len(snapshotMagic) : len(snapshotMagic)+16]); err != nil || id.String() != s.id {
-		return 0, "it is of another log"
-	}
-	position = binary.BigEndian.Uint64(b[snapshotHeader-8:])
-	if position > s.Last() {
-		return 0, "it is ahead of the log"
-	}
-	return position, ""
-}
-
-// Base implements [store.Store]: nothing was ever dropped.
-func (s *Store) Base() (position uint64, state []byte, err error) { return 0, nil, nil }

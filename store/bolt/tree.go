@@ -98,34 +98,34 @@ func (t *tree) visit(id uint64) error {
 	return nil
 }
 
-type header struct {
+type pageHead struct {
 	flags, count uint16
 	overflow     uint32
 }
 
-func (t *tree) header(id uint64) (h header, err error) {
+func (t *tree) pageHead(id uint64) (h pageHead, err error) {
 	var b [pageHeader]byte
 	if _, err := t.file.ReadAt(b[:], int64(id)*int64(t.pageSize)); err != nil {
-		return header{}, fmt.Errorf("%w: page %d: %w", store.ErrDamaged, id, err)
+		return pageHead{}, fmt.Errorf("%w: page %d: %w", store.ErrDamaged, id, err)
 	}
-	h = header{
+	h = pageHead{
 		flags:    binary.NativeEndian.Uint16(b[8:]),
 		count:    binary.NativeEndian.Uint16(b[10:]),
 		overflow: binary.NativeEndian.Uint32(b[12:]),
 	}
 	if binary.NativeEndian.Uint64(b[:]) != id || h.flags != flagBranch && h.flags != flagLeaf {
-		return header{}, fmt.Errorf("%w: page %d is no page of a tree", store.ErrDamaged, id)
+		return pageHead{}, fmt.Errorf("%w: page %d is no page of a tree", store.ErrDamaged, id)
 	}
 	return h, nil
 }
 
 func (t *tree) isLeaf(id uint64) (bool, error) {
-	h, err := t.header(id)
+	h, err := t.pageHead(id)
 	return h.flags == flagLeaf, err
 }
 
 func (t *tree) children(id uint64) ([]uint64, error) {
-	h, err := t.header(id)
+	h, err := t.pageHead(id)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,71 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/callstate/callstate/events"
+)
+
+// ErrDropped is matched by the answer to a question about what retention dropped.
+var ErrDropped = errors.New("engine: the log no longer has it")
+
+// LiveError is why a stretch of the log cannot be dropped: calls that began in
+// it or before have not ended.
+type LiveError struct {
+	Calls []events.CallKey // in order
+}
+
+func (e *LiveError) Error() string {
+	return fmt.Sprintf("%d calls that began by then have not ended, such as %s of %s", len(e.Calls), e.Calls[0].Call, e.Calls[0].Account)
+}
+
+// BaseAt returns the state that the events through a position add up to, for
+// the log to keep in their place. The error is a [*LiveError] while calls that
+// began by then live on: only ended calls are dropped.
+func BaseAt(ctx context.Context, log Log, through uint64) ([]byte, error) {
+	st, err := openState(log)
+	if err != nil {
+		return nil, err
+	}
+	if err := st.advance(ctx, log, through); err != nil {
+		return nil, err
+	}
+	var live LiveError
+	for _, a := range st.projection.accounts {
+		for _, c := range a.calls {
+			key := events.CallKey{Account: a.name, Call: c.id}
+			ended, err := endedAfter(ctx, log, key, through, !c.live())
+			if err != nil {
+				return nil, err
+			}
+			if !ended {
+				live.Calls = append(live.Calls, key)
+			}
+		}
+	}
+	if len(live.Calls) > 0 {
+		slices.SortFunc(live.Calls, compareKeys)
+		return nil, &live
+	}
+	return st.Append(nil), nil
+}
+
+// endedAfter reports whether a call has ended by the log's end.
+func endedAfter(ctx context.Context, log Log, key events.CallKey, position uint64, ended bool) (bool, error) {
+	err := log.ReadCall(ctx, key, func(ev *events.Event) error {
+		if ev.Position <= position {
+			return nil
+		}
+		switch ev.Payload.(type) {
+		case *events.CallHungup:
+			ended = true
+		case *events.CallReinstated:
+			ended = false
+		}
+		return nil
+	})
+	return ended, err
+}
