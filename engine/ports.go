@@ -50,6 +50,8 @@ type Result struct {
 	Account      string
 	CallID       string
 	Conversation string // of the call after the event; empty for an event about no call
+	Seq          uint64 // of the call's last CTI event, 0 for an event about no call
+	LineSeq      uint64 // of the account's last CTI event
 	Messages     []Message
 	Call         *cti.Call
 	Line         *cti.Line

@@ -59,8 +59,9 @@ func (p *Projection) Apply(ev *events.Event) Result {
 	r.Messages = append([]Message(nil), p.messages...)
 	clear(p.messages)
 	p.messages = p.messages[:0]
-	r.Line = a.view()
+	r.Line, r.LineSeq = a.view(), a.lineSeq
 	if c := a.calls[ev.Call]; c != nil {
+		r.Seq = c.seq
 		r.Call, r.Conversation = c.view(a.name, a.features(c)), c.conversation
 	}
 	return r

@@ -114,13 +114,13 @@ func (e *Engine) Lines(ctx context.Context, domain string) ([]cti.LineView, erro
 // callView returns the call as it is now.
 func (p *Projection) callView(a *account, c *call) cti.CallView {
 	return cti.CallView{
-		Position: p.position, Domain: a.domain, Account: a.name, CallID: c.id, Conversation: c.conversation,
+		Position: p.position, Seq: c.seq, Domain: a.domain, Account: a.name, CallID: c.id, Conversation: c.conversation,
 		Call: *c.view(a.name, a.features(c)),
 	}
 }
 
 func (p *Projection) lineView(a *account) cti.LineView {
-	return cti.LineView{Position: p.position, Domain: a.domain, Account: a.name, Line: *a.view()}
+	return cti.LineView{Position: p.position, LineSeq: a.lineSeq, Domain: a.domain, Account: a.name, Line: *a.view()}
 }
 
 // find returns a call by its id or an alias.

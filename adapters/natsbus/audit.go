@@ -206,13 +206,13 @@ func (a *audit) result(r *engine.Result) error {
 		}
 	}
 	if r.Call != nil {
-		v := view{key: viewKey{r.Account, r.CallID}, position: r.Position, conversation: r.Conversation, call: r.Call}
+		v := view{key: viewKey{r.Account, r.CallID}, position: r.Position, seq: r.Seq, conversation: r.Conversation, call: r.Call}
 		if err := a.view(&a.calls, &v, r.Call.EndedAt == 0); err != nil {
 			return err
 		}
 	}
 	if r.Line != nil {
-		v := view{key: viewKey{account: r.Account}, position: r.Position, line: r.Line}
+		v := view{key: viewKey{account: r.Account}, position: r.Position, seq: r.LineSeq, line: r.Line}
 		return a.view(&a.lines, &v, true)
 	}
 	return nil

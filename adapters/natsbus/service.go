@@ -40,6 +40,8 @@ type Queries interface {
 	Explain(ctx context.Context, f HistoryFilter) ([]engine.Evidence, error)
 	// At returns the PBX as it was at a time.
 	At(ctx context.Context, f AtFilter) (engine.Moment, error)
+	// Since returns the CTI events that a subscriber missed.
+	Since(ctx context.Context, f SinceFilter) (engine.Missed, error)
 	// Line returns one account's line, and false where it is not known.
 	Line(ctx context.Context, account string) (cti.LineView, bool, error)
 	// Lines returns the lines of a domain, of all domains where it is empty,
@@ -71,6 +73,10 @@ type HistoryFilter struct {
 
 // AtFilter says which moment, and whose. Limit is 1 to 1000; the service makes 0 100.
 type AtFilter = engine.AtFilter
+
+// SinceFilter says which CTI events were missed. Limit is 1 to 1000; the service
+// makes 0 1000.
+type SinceFilter = engine.SinceFilter
 
 // LineFilter says which lines.
 type LineFilter struct {
@@ -115,6 +121,7 @@ type LinkStatus struct {
 const (
 	CodeBadRequest  = "bad-request" // the request is not understood; repeating it is useless
 	CodeNotFound    = "not-found"   // no such call or line
+	CodeGone        = "gone"        // retention has dropped what the answer takes
 	CodeUnavailable = "unavailable" // not now: starting, stopping or overloaded
 	CodeInternal    = "internal"    // our fault; the log says more
 )
@@ -187,6 +194,7 @@ func StartService(nc *nats.Conn, q Queries, o ServiceOptions) (*Service, error) 
 		{"calls.list", s.callsList},
 		{"calls.history", s.callsHistory},
 		{"calls.at", s.callsAt},
+		{"events.since", s.eventsSince},
 		{"lines.get", s.linesGet},
 		{"lines.list", s.linesList},
 		{"lines.at", s.linesAt},
@@ -286,6 +294,8 @@ func (s *Service) refusal(verb string, err error) *requestError {
 	switch {
 	case errors.As(err, &e):
 		return e
+	case errors.Is(err, engine.ErrDropped):
+		return &requestError{CodeGone, err.Error()}
 	case errors.Is(err, ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		s.o.Logger.Warn("query not answered", "endpoint", verb, "err", err)
 		return &requestError{CodeUnavailable, "not now, try again"}
@@ -461,6 +471,60 @@ func (s *Service) linesAt(ctx context.Context, data []byte) (any, error) {
 		Lines    []cti.LineView `json:"lines"`
 		More     bool           `json:"more"` // ask again, after the last account
 	}{f.Time, m.Position, lines[:min(len(lines), f.Limit)], len(lines) > f.Limit}, nil
+}
+
+// eventsSince answers with as many events as NATS carries at once, and says
+// whether there are more.
+func (s *Service) eventsSince(ctx context.Context, data []byte) (any, error) {
+	var f SinceFilter
+	if err := decodeRequest(data, &f); err != nil {
+		return nil, err
+	}
+	if err := setLimit(&f.Limit, maxLimit); err != nil {
+		return nil, err
+	}
+	switch {
+	case f.CallID != "" && f.Account == "":
+		return nil, badRequest("callId without account")
+	case f.After != 0 && f.Account == "":
+		return nil, badRequest("after counts in an account or a call: account is missing; position counts in the log")
+	}
+	m, err := s.q.Since(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	out := sinceAnswer{After: m.After, Position: m.Position, Last: m.Last, More: m.More, Events: []json.RawMessage{}}
+	room := int(s.nc.MaxPayload()) - 1024
+	for i := range m.Events {
+		e := cti.AppendEvent(nil, &m.Events[i])
+		if room -= len(e) + 1; room < 0 {
+			out.cut(m.Events[:i])
+			break
+		}
+		out.Events = append(out.Events, e)
+	}
+	return &out, nil
+}
+
+// sinceAnswer is the answer of events.since.
+type sinceAnswer struct {
+	Events   []json.RawMessage `json:"events"`
+	More     bool              `json:"more"`     // ask again, after the last one
+	After    uint64            `json:"after"`    // as asked, or the last one that retention has dropped
+	Position uint64            `json:"position"` // the same
+	Last     uint64            `json:"last"`     // position that was looked through
+}
+
+// cut ends the answer after the events that fit, at the end of a position.
+func (a *sinceAnswer) cut(fit []cti.Event) {
+	n := len(fit)
+	for n > 1 && fit[n-1].Position == fit[len(fit)-1].Position && fit[0].Position != fit[n-1].Position {
+		n--
+	}
+	a.Events, a.More = a.Events[:n], true
+	if n > 0 {
+		a.Last = fit[n-1].Position
+	}
 }
 
 func (s *Service) linesGet(ctx context.Context, data []byte) (any, error) {

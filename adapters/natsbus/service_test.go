@@ -76,6 +76,17 @@ func (q *fakeQueries) At(_ context.Context, f AtFilter) (engine.Moment, error) {
 	}, q.err
 }
 
+func (q *fakeQueries) Since(_ context.Context, f SinceFilter) (engine.Missed, error) {
+	m := engine.Missed{After: f.After, Position: f.Position, Last: 9}
+	for p := uint64(8); p <= 9; p++ {
+		for range 2 + q.many {
+			call := cti.Call{Data: strings.Repeat("x", 4096*min(q.many, 1))}
+			m.Events = append(m.Events, cti.Event{Event: cti.Hold, Account: f.Account, Position: p, Call: &call})
+		}
+	}
+	return m, q.err
+}
+
 func (q *fakeQueries) Line(_ context.Context, account string) (cti.LineView, bool, error) {
 	return cti.LineView{Position: 2, Account: account}, account == "1004@acme.example", q.err
 }
@@ -125,6 +136,11 @@ func TestServiceAnswers(t *testing.T) {
 		{"calls.list", ``, "", `"calls":[{`},
 		{"calls.list", `{"live":true,"limit":1001}`, CodeBadRequest, ""},
 		{"calls.list", `{"lvie":true}`, CodeBadRequest, ""},
+		{"events.since", `{"account":"1004@acme.example","after":3}`, "", `"more":false,"after":3,"position":0,"last":9}`},
+		{"events.since", `{"position":7}`, "", `{"events":[{"event":"hold","position":8,`},
+		{"events.since", `{"after":3}`, CodeBadRequest, ""},
+		{"events.since", `{"callId":"a2e6","after":3}`, CodeBadRequest, ""},
+		{"events.since", `{"limit":1001}`, CodeBadRequest, ""},
 		{"calls.history", `{"callId":"a2e6"}`, "", `"type":"call.dtmf"`},
 		{"calls.history", `{"callId":"a2e6"}`, "", `"payload":{"digit":"5"}`},
 		{"calls.history", `{"callId":"a2e6"}`, "", `"digits":"5"`},
@@ -136,7 +152,7 @@ func TestServiceAnswers(t *testing.T) {
 		{"calls.at", `{"time":"2026-11-22T10:15:00Z","occurred":true}`, "", `"calls":[],"more":false`},
 		{"calls.at", `{}`, CodeBadRequest, ""},
 		{"calls.at", `{"time":"10:15"}`, CodeBadRequest, ""},
-		{"lines.at", `{"time":"2026-11-22T10:15:00Z","after":"1004@acme.example"}`, "", `"lines":[{"position":0,"domain":"","account":"1005@`},
+		{"lines.at", `{"time":"2026-11-22T10:15:00Z","after":"1004@acme.example"}`, "", `"lines":[{"position":0,"lineSeq":0,"domain":"","account":"1005@`},
 		{"lines.at", `{"time":"2026-11-22T10:15:00Z","occurred":true}`, "", `"lines":[],"more":false`},
 		{"lines.get", `{"account":"1004@acme.example"}`, "", `"position":2`},
 		{"lines.get", `{"account":"1009@acme.example"}`, CodeNotFound, ""},
@@ -175,6 +191,29 @@ func TestServiceAnswers(t *testing.T) {
 }
 
 // The service is found as any NATS micro service is.
+// TestSinceIsCutToWhatNATSCarries: an answer that is too large ends with whole positions.
+func TestSinceIsCutToWhatNATSCarries(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, _ := startBus(t, Options{URL: s.URL()})
+	svc, err := StartService(b.Conn(), &fakeQueries{many: 200}, ServiceOptions{}) // 1.6 MiB in two positions
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer svc.Close()
+	body, code := ask(t, b.Conn(), "events.since", `{"position":1}`)
+	var a struct {
+		Events []cti.Event `json:"events"`
+		More   bool        `json:"more"`
+		Last   uint64      `json:"last"`
+	}
+	if err := json.Unmarshal([]byte(body), &a); err != nil || code != "" {
+		t.Fatalf("code %q, %v", code, err)
+	}
+	if len(a.Events) != 202 || !a.More || a.Last != 8 {
+		t.Errorf("%d events, more %v, last %d; want the 202 of position 8", len(a.Events), a.More, a.Last)
+	}
+}
+
 func TestServiceIsDiscoverable(t *testing.T) {
 	s := startServer(t, ServerOptions{})
 	b, _ := startBus(t, Options{URL: s.URL()})
@@ -195,7 +234,7 @@ func TestServiceIsDiscoverable(t *testing.T) {
 		subjects = append(subjects, e.Subject)
 	}
 	if got, want := strings.Join(subjects, " "), "callstate.v1.calls.get callstate.v1.calls.list "+
-		"callstate.v1.calls.history callstate.v1.calls.at callstate.v1.lines.get callstate.v1.lines.list callstate.v1.lines.at callstate.v1.status"; got != want {
+		"callstate.v1.calls.history callstate.v1.calls.at callstate.v1.events.since callstate.v1.lines.get callstate.v1.lines.list callstate.v1.lines.at callstate.v1.status"; got != want {
 		t.Errorf("endpoints %s, want %s", got, want)
 	}
 	for range 2 {

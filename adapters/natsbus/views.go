@@ -30,6 +30,7 @@ type viewKey struct{ account, call string }
 type view struct {
 	key          viewKey
 	position     uint64
+	seq          uint64 // of the call's or the line's last CTI event
 	conversation string
 	call         *cti.Call
 	line         *cti.Line
@@ -96,11 +97,11 @@ func (v *views) take(rs []engine.Result) {
 		v.taken = r.Position
 		if r.Call != nil && r.Position > v.callsLow {
 			k := viewKey{r.Account, r.CallID}
-			v.dirty[k] = view{key: k, position: r.Position, conversation: r.Conversation, call: r.Call}
+			v.dirty[k] = view{key: k, position: r.Position, seq: r.Seq, conversation: r.Conversation, call: r.Call}
 		}
 		if r.Line != nil && r.Position > v.linesLow {
 			k := viewKey{account: r.Account}
-			v.dirty[k] = view{key: k, position: r.Position, line: r.Line}
+			v.dirty[k] = view{key: k, position: r.Position, seq: r.LineSeq, line: r.Line}
 		}
 	}
 	v.settleLocked()
@@ -256,6 +257,12 @@ func (v *views) encode(w *view, reply string) *nats.Msg {
 	bucket := v.lines
 	v.value = append(v.value[:0], `{"position":`...)
 	v.value = strconv.AppendUint(v.value, w.position, 10)
+	if w.call != nil {
+		v.value = append(v.value, `,"seq":`...)
+	} else {
+		v.value = append(v.value, `,"lineSeq":`...)
+	}
+	v.value = strconv.AppendUint(v.value, w.seq, 10)
 	_, domain := cti.SplitAccount(w.key.account)
 	v.value = append(v.value, `,"domain":`...)
 	v.value = cti.AppendString(v.value, domain)

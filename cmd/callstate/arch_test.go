@@ -20,6 +20,7 @@ var mayImport = map[string]struct {
 }{
 	"events":                       {nil, "the vocabulary depends on nothing"},
 	"events/cti":                   {[]string{"events"}, "a subscriber imports it alone"},
+	"events/cti/subscribe":         {[]string{"events/cti"}, "a subscriber knows the published model and NATS"},
 	"store":                        {[]string{"events"}, "a store knows events and not who asks"},
 	"store/internal/gate":          {[]string{"store"}, "a part of the stores"},
 	"store/memory":                 {[]string{"events", "store", "store/internal/gate"}, "a store knows events and not who asks"},

@@ -130,6 +130,11 @@ func (q *queries) At(ctx context.Context, f natsbus.AtFilter) (engine.Moment, er
 	return engine.At(ctx, q.store, f)
 }
 
+// Since implements natsbus.Queries.
+func (q *queries) Since(ctx context.Context, f natsbus.SinceFilter) (engine.Missed, error) {
+	return engine.Since(ctx, q.store, f)
+}
+
 // callsNamed returns the calls that a person names: by account and id, or by a
 // bare id, which is all accounts' calls of that id. An id that no call has may be
 // an alias of some.

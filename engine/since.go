@@ -1,0 +1,122 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/events/cti"
+)
+
+// SinceFilter says which CTI events a subscriber missed. All that is given
+// counts; what is empty means all.
+type SinceFilter struct {
+	Account string `json:"account,omitempty"`
+	CallID  string `json:"callId,omitempty"` // needs Account
+	Domain  string `json:"domain,omitempty"`
+	// After is the last sequence that is known: with CallID the call's (seq), with
+	// Account alone the line's (lineSeq). It needs one of them.
+	After uint64 `json:"after,omitempty"`
+	// Position is the last position that is known.
+	Position uint64 `json:"position,omitempty"`
+	Limit    int    `json:"limit,omitempty"` // 0 means no limit
+}
+
+// Missed is what was published, or will be, after what a subscriber knows.
+type Missed struct {
+	Events []cti.Event // in order of position; those of one position are never torn apart
+	More   bool        // ask again, after the last one
+	// After and Position are those that were asked for, or where retention has
+	// dropped what follows them, the last ones that were dropped.
+	After    uint64
+	Position uint64
+	Last     uint64 // position of the last event that was looked at
+}
+
+// Since folds the log and returns the CTI events that f asks for. It begins at
+// the snapshot where that is early enough, so that what was missed just now is
+// found without reading the whole log.
+func Since(ctx context.Context, log Log, f SinceFilter) (Missed, error) {
+	m := Missed{Events: []cti.Event{}, After: f.After, Position: f.Position}
+	st, err := openState(log)
+	if err != nil {
+		return m, err
+	}
+	m.After = max(m.After, st.sequence(&f))
+	m.Position = max(m.Position, st.Position())
+	if late, err := lastState(log, log.Last(), slog.New(slog.DiscardHandler)); err == nil && late.known(&f, m.After, m.Position) {
+		st = late
+	}
+	p := st.projection
+	p.mute = m.Position
+	m.Last = max(p.position, m.Position)
+	err = log.Read(ctx, p.position+1, func(ev *events.Event) error {
+		if f.Account != "" && ev.Account != f.Account || f.Domain != "" && !inDomain(ev.Account, f.Domain) {
+			return nil
+		}
+		r := p.Apply(ev)
+		m.Last = max(m.Last, ev.Position)
+		for i := range r.Messages {
+			if e := &r.Messages[i].Event; f.wants(e, m.After) {
+				m.Events = append(m.Events, *e)
+			}
+		}
+		if f.Limit > 0 && len(m.Events) >= f.Limit {
+			m.More = true
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return m, err
+}
+
+func inDomain(account, domain string) bool {
+	_, d := cti.SplitAccount(account)
+	return d == domain
+}
+
+func (f *SinceFilter) wants(e *cti.Event, after uint64) bool {
+	switch {
+	case f.CallID != "":
+		return e.CallID == f.CallID && e.Seq > after
+	case f.Account != "":
+		return e.LineSeq > after
+	default:
+		return true
+	}
+}
+
+// sequence is how far the sequence that f counts in has come.
+func (s *State) sequence(f *SinceFilter) uint64 {
+	a := s.projection.accounts[f.Account]
+	if a == nil {
+		return 0
+	}
+	if f.CallID == "" {
+		return a.lineSeq
+	}
+	if c := a.calls[f.CallID]; c != nil {
+		return c.seq
+	}
+	return 0
+}
+
+// known reports whether a fold that begins at s gives all that f asks for.
+func (s *State) known(f *SinceFilter, after, position uint64) bool {
+	if s.Position() <= position {
+		return true
+	}
+	a := s.projection.accounts[f.Account]
+	if a == nil {
+		return false
+	}
+	if f.CallID == "" {
+		return a.lineSeq <= after
+	}
+	c := a.calls[f.CallID]
+	return c != nil && c.seq <= after
+}
