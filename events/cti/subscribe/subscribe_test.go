@@ -288,7 +288,9 @@ func TestEngineAway(t *testing.T) {
 	p.setAway(true)
 	p.publish(all[:8])
 	p.publish(all[20:]) // a gap
-	<-trouble
+	if err := <-trouble; err == nil {
+		t.Error("trouble without an error")
+	}
 	p.setAway(false)
 	r.want(t, all)
 
