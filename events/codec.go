@@ -131,6 +131,9 @@ func DecodeBinary(b []byte) (Event, error) {
 		e.Payload = &Unknown{Name: Type(typ), Raw: payload.copy()}
 		return e, nil
 	}
+	if old := p.older[e.Version]; old != nil {
+		return decodeOlder(e, p, old, &payload)
+	}
 	v := p.new()
 	p.decode(&payload, reflect.ValueOf(v).UnsafePointer())
 	if payload.bad {
@@ -223,6 +226,7 @@ type plan struct {
 	byTag   []uint8     // number → index into fields plus 1; 0 for no field
 	version int
 	new     func() Payload
+	older   map[int]*olderPlan // by version
 }
 
 type planField struct {

@@ -37,16 +37,26 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 	if in.Type == "" {
 		return fmt.Errorf("%w event: no type", ErrCorrupt)
 	}
-	p, version := NewPayload(in.Type)
-	if p == nil || in.Version > version {
-		p = &Unknown{Name: in.Type}
+	var data any
+	pl := plansByType[in.Type]
+	switch {
+	case pl == nil || in.Version > pl.version:
+		data = &Unknown{Name: in.Type}
+	case pl.older[in.Version] != nil:
+		data = pl.older[in.Version].new()
+	default:
+		data = pl.new()
 	}
 	if len(in.Data) > 0 {
-		if err := json.Unmarshal(in.Data, p); err != nil {
+		if err := json.Unmarshal(in.Data, data); err != nil {
 			return errors.Join(fmt.Errorf("%w %s", ErrCorrupt, in.Type), err)
 		}
 	}
 	*e = Event(in.envelope)
-	e.Payload = p
+	if old, ok := data.(Older); ok {
+		e.upcast(pl.version, old)
+	} else {
+		e.Payload = data.(Payload)
+	}
 	return nil
 }

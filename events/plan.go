@@ -22,6 +22,7 @@ func makePlans() (map[reflect.Type]*plan, map[Type]*plan) {
 		if types[v.EventType()] != nil {
 			panic(fmt.Sprintf("events: type %s is registered twice", v.EventType()))
 		}
+		p.older = makeOlder(olderPayloads[v.EventType()], p.version)
 		goTypes[t], types[v.EventType()] = p, p
 	}
 	return goTypes, types
