@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/looplab/fsm"
 
@@ -130,3 +131,20 @@ func ctiState(s string) cti.State {
 		return cti.StateNone
 	}
 }
+
+// Machine is the call machine by itself, for one that knows a call's state and
+// asks what follows: state and trigger are the words of the state diagram. It is
+// not safe for concurrent use.
+type Machine struct{ m *machine }
+
+// NewMachine returns a machine that serves any number of calls.
+func NewMachine() *Machine { return &Machine{newMachine()} }
+
+// Next returns the state that follows from one on a trigger, and whether it
+// differs. A refusal is a *TransitionError.
+func (m *Machine) Next(from, trigger string) (to string, changed bool, err error) {
+	return m.m.next(from, trigger)
+}
+
+// Transitions is a copy of the machine's table.
+func Transitions() fsm.Events { return slices.Clone(transitions) }

@@ -43,6 +43,8 @@ type Client struct {
 	sink Sink
 	log  *slog.Logger
 
+	decode func([]byte) (Frame, error)
+
 	mu      sync.Mutex // guards what follows
 	link    *link      // the signed-in connection; nil while there is none
 	settled []func(context.Context)
@@ -59,7 +61,7 @@ func NewClient(cfg Config, user User, mode Mode, sink Sink, logger *slog.Logger)
 		logger = slog.New(slog.DiscardHandler)
 	}
 	return &Client{
-		cfg: cfg, user: user, mode: mode, sink: sink,
+		cfg: cfg, user: user, mode: mode, sink: sink, decode: Decode,
 		log: logger.With("adapter", adapterName, "login", user.Login),
 	}
 }
@@ -73,6 +75,10 @@ func (c *Client) OnSettled(fn func(ctx context.Context)) {
 	defer c.mu.Unlock()
 	c.settled = append(c.settled, fn)
 }
+
+// DecodeWith makes the client decode by another function than [Decode], such as
+// [DecodeMap], to measure the difference. It must be called before Run.
+func (c *Client) DecodeWith(fn func([]byte) (Frame, error)) { c.decode = fn }
 
 // onSettled returns what runs when a connection has settled.
 func (c *Client) onSettled() []func(context.Context) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -212,6 +213,34 @@ func TestEveryCapturedFrameDecodesAsEncodingJSONReadsIt(t *testing.T) {
 		}
 	}
 	t.Logf("kinds %v, paths %v", kinds, paths)
+}
+
+func TestDecodeMapMeansTheSame(t *testing.T) {
+	t.Parallel()
+	for i, c := range allCaptured(t) {
+		if testing.Short() && i%10 != 0 {
+			continue
+		}
+		ours, err := Decode(c.raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs, err := DecodeMap(c.raw)
+		if err != nil {
+			t.Fatalf("%s: %v\n%.200s", c.file, err, c.raw)
+		}
+		want, got := Normalise(&ours, testSource, testArrival), Normalise(&theirs, testSource, testArrival)
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("%s: DecodeMap means %+v, Decode %+v", c.file, got, want)
+		}
+	}
+	for _, bad := range []string{`{"Event-Name":`, `{}`, `{"Event-Name":{}}`, `{"Event-Name":["CHANNEL_CREATE",[]]}`, `[]`} {
+		_, ours := Decode([]byte(bad))
+		_, theirs := DecodeMap([]byte(bad))
+		if ours == nil || theirs == nil {
+			t.Errorf("%s: Decode says %v, DecodeMap %v", bad, ours, theirs)
+		}
+	}
 }
 
 // What clients sent that is no JSON in the recordings is what they sent on

@@ -102,7 +102,7 @@ func (r *reader) frame(ctx context.Context, raw []byte, tooLarge error) error {
 			"above %d bytes; the first %d are kept", r.c.cfg.MaxFrame, len(raw)))
 		return r.submit(ctx, in)
 	}
-	f, err := Decode(raw)
+	f, err := r.c.decode(raw)
 	switch {
 	case err != nil:
 		return r.submit(ctx, Observe(raw, src, at))

@@ -17,6 +17,7 @@ import (
 	"github.com/callstate/callstate/adapters/natsbus"
 	"github.com/callstate/callstate/adapters/webitel"
 	"github.com/callstate/callstate/engine"
+	"github.com/callstate/callstate/store"
 	"github.com/callstate/callstate/store/bolt"
 )
 
@@ -26,7 +27,7 @@ type app struct {
 	cfg    config
 	logger *slog.Logger
 
-	store   *bolt.Store
+	store   store.Store     // the folder's own, but in a measurement without it
 	server  *natsbus.Server // nil with a NATS server of somebody else's
 	bus     *natsbus.Bus
 	engine  *engine.Engine
@@ -36,18 +37,24 @@ type app struct {
 }
 
 // openApp opens what can fail at the start: the folder, the ports, the settings.
-func openApp(cfg config, logger *slog.Logger) (a *app, err error) {
-	a = &app{cfg: cfg, logger: logger}
+// The log first: another process that has the folder is found out before anything
+// listens.
+func openApp(cfg config, logger *slog.Logger) (*app, error) {
+	log, err := bolt.Open(cfg.Data, cfg.logOptions(logger))
+	if err != nil {
+		return &app{cfg: cfg, logger: logger}, fmt.Errorf("open log: %w", err)
+	}
+	return openAppOn(cfg, log, logger)
+}
+
+// openAppOn is openApp with a log, which it owns.
+func openAppOn(cfg config, log store.Store, logger *slog.Logger) (a *app, err error) {
+	a = &app{cfg: cfg, logger: logger, store: log}
 	defer func() {
 		if err != nil {
 			a.close()
 		}
 	}()
-	// The log first: another process that has the folder is found out before
-	// anything listens.
-	if a.store, err = bolt.Open(cfg.Data, cfg.logOptions(logger)); err != nil {
-		return a, fmt.Errorf("open log: %w", err)
-	}
 	url := cfg.NATS
 	if url == "" {
 		if a.server, err = startServer(cfg, logger); err != nil {
@@ -148,8 +155,8 @@ func (a *app) run(ctx context.Context) error {
 	for _, r := range a.resyncs {
 		links.Go(func() error { return r.Run(linkCtx) })
 	}
-	if a.cfg.Retention.on() {
-		r := retainer{retention: a.cfg.Retention, log: a.store, confirmed: a.bus.Confirmed, logger: a.logger, now: time.Now}
+	if log, ok := a.store.(*bolt.Store); ok && a.cfg.Retention.on() {
+		r := retainer{retention: a.cfg.Retention, log: log, confirmed: a.bus.Confirmed, logger: a.logger, now: time.Now}
 		links.Go(func() error { return r.run(linkCtx) })
 	}
 	linkErr := links.Wait()

@@ -31,6 +31,7 @@ var mayImport = map[string]struct {
 	"adapters/webitel/webiteltest": {[]string{"testdata/captures"}, "a server knows no client"},
 	"adapters/natsbus":             {[]string{"engine", "events", "events/cti"}, "an adapter fits the engine's ports"},
 	"cmd/callstate":                {[]string{"*"}, "the one place that wires"},
+	"cmd/callstate/internal/bench": {[]string{"*"}, "a part of cmd that measures all the others"},
 }
 
 // foreign says which packages of others a package must not reach, and why.

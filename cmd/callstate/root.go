@@ -88,7 +88,7 @@ To see it work with nothing set up:  callstate demo`,
 	root.PersistentFlags().String("log-level", "info", "messages on standard error: debug, info, warn or error")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddCommand(
-		newRun(e), newDemo(e), newProject(e), newConformance(e), newWatch(e), newCalls(e), newHistory(e), newAt(e), newExport(e), newVerify(e), newReplay(e), newVersion(e),
+		newRun(e), newDemo(e), newProject(e), newConformance(e), newWatch(e), newCalls(e), newHistory(e), newAt(e), newExport(e), newVerify(e), newReplay(e), newBench(e), newVersion(e),
 	)
 	return root
 }

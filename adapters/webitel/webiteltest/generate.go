@@ -3,6 +3,7 @@ package webiteltest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -132,16 +133,23 @@ func (s *Server) cast(ctx context.Context, sc *Scenario, free chan string, call 
 			return nil, false
 		}
 	}
-	// The recordings' outside party is 380671112233, dialled with and without a
-	// leading zero; numbers that are dialled in stay.
+	maps.Copy(numbers, sc.outside(call))
+	return numbers, true
+}
+
+// outside gives the outside party a number of this call's own. In the recordings
+// it is 380671112233, dialled with and without a leading zero; numbers that are
+// dialled in stay.
+func (sc *Scenario) outside(call int) map[string]string {
 	const party = "1112233"
+	numbers := make(map[string]string)
 	tail := fmt.Sprintf("%07d", (1_000_000+call*7919)%10_000_000)
 	for _, n := range sc.Outside {
 		if head, ok := strings.CutSuffix(n, party); ok {
 			numbers[n] = head + tail
 		}
 	}
-	return numbers, true
+	return numbers
 }
 
 // Numbers are n consecutive account numbers.

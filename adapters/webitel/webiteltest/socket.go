@@ -27,6 +27,8 @@ type socket struct {
 
 	muted sync.Once
 
+	writing sync.Mutex // held while a frame is written: a load goes past the queue
+
 	// guarded by s.mu
 	left  bool // forgotten by the server
 	user  *user
@@ -124,7 +126,10 @@ func (k *socket) writeOne(o outgoing) bool {
 		copies = 2
 	}
 	for range copies {
-		if err := k.ws.WriteMessage(websocket.TextMessage, o.b); err != nil {
+		k.writing.Lock()
+		err := k.ws.WriteMessage(websocket.TextMessage, o.b)
+		k.writing.Unlock()
+		if err != nil {
 			return false
 		}
 		k.s.sent[o.path].Add(1)

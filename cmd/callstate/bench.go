@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/callstate/callstate/adapters/webitel"
+	"github.com/callstate/callstate/cmd/callstate/internal/bench"
+	"github.com/callstate/callstate/store/memory"
+)
+
+type benchOptions struct {
+	short  bool
+	only   []string
+	asJSON bool
+	data   string
+}
+
+func newBench(e *env) *cobra.Command {
+	var o benchOptions
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "measure: every figure beside its limit or its peer",
+		Long: `Measures what this release promises, each figure in turn with its peer or limit in
+the same run, since the speed of a machine moves more than most of what one wants to
+know: what counts is the ratio. The input is recorded calls of a running FreeSWITCH.
+Where a figure is measured several times the run with the median ratio is shown.
+
+The figures are P1 to P14; P6 has two rows, P6a and P6b. Logs are made in a folder of
+their own and removed; the folder should be on the disk that the daemon will use.
+
+With --json one object a line: id, name, value, reference, ratio, unit; limit and
+atMost, what the ratio should be; ok, whether it is; short; and a note.`,
+		Example: `  callstate bench --short
+  callstate bench --only P7,P9
+  callstate bench --json --data /var/lib`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return e.bench(cmd.Context(), &o) },
+	}
+	cmd.Flags().BoolVar(&o.short, "short", false, "smaller logs and fewer rounds: half a minute instead of several")
+	cmd.Flags().StringSliceVar(&o.only, "only", nil, "measure these figures only, such as P7,P9")
+	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print one JSON object a line")
+	cmd.Flags().StringVar(&o.data, "data", "", "folder in which logs are made and removed (default: the system's for temporary files)")
+	return cmd
+}
+
+func (e *env) bench(ctx context.Context, o *benchOptions) error {
+	ids := bench.IDs()
+	for _, id := range o.only {
+		if !slices.ContainsFunc(ids, func(known string) bool {
+			return strings.EqualFold(id, known) || strings.EqualFold(id, strings.TrimRight(known, "ab"))
+		}) {
+			return fmt.Errorf("%w: --only %s: want some of %s", errUsage, id, strings.Join(ids, ", "))
+		}
+	}
+	dir, err := os.MkdirTemp(o.data, "callstate-bench-")
+	if err != nil {
+		return fmt.Errorf("make a folder for the logs: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	if o.short {
+		e.say("short: smaller logs and fewer rounds than the figures are meant for")
+	}
+	var rows []bench.Row
+	enc := json.NewEncoder(e.out)
+	enc.SetEscapeHTML(false)
+	var encodeErr error
+	err = bench.Run(ctx, bench.Options{
+		Dir: dir, Short: o.short, Only: o.only, Start: startForBench, Progress: e.say,
+	}, func(r bench.Row) {
+		if o.asJSON {
+			encodeErr = enc.Encode(r)
+		} else {
+			rows = append(rows, r)
+		}
+	})
+	if err == nil {
+		err = encodeErr
+	}
+	if len(rows) > 0 {
+		slices.SortStableFunc(rows, func(a, b bench.Row) int { return slices.Index(ids, a.ID) - slices.Index(ids, b.ID) })
+		if terr := e.benchTable(rows); err == nil {
+			err = terr
+		}
+	}
+	return err
+}
+
+func (e *env) benchTable(rows []bench.Row) error {
+	lines := make([][]string, len(rows))
+	missed := 0
+	for i, r := range rows {
+		limit, verdict := ">= ", "ok"
+		if r.AtMost {
+			limit = "<= "
+		}
+		if !r.OK {
+			verdict = "missed"
+			missed++
+		}
+		name := r.Name
+		if r.Note != "" {
+			name += " (" + r.Note + ")"
+		}
+		lines[i] = []string{
+			r.ID, quantity(r.Value), quantity(r.Reference), r.Unit, fmt.Sprintf("%.3g", r.Ratio),
+			limit + fmt.Sprint(r.Limit), verdict, name,
+		}
+	}
+	if err := e.table([]string{"ID", "VALUE", "REFERENCE", "UNIT", "RATIO", "LIMIT", "", "WHAT"}, lines); err != nil {
+		return err
+	}
+	e.say("%d figures, %d missed", len(rows), missed)
+	return nil
+}
+
+// quantity is a number with as many digits as mean something.
+func quantity(v float64) string {
+	if v >= 1000 {
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	}
+	return strconv.FormatFloat(v, 'g', 3, 64)
+}
+
+// startForBench starts the daemon as run does.
+func startForBench(ctx context.Context, o bench.DaemonOptions) (*bench.Daemon, error) {
+	cfg := defaultConfig()
+	cfg.Data, cfg.Listen = o.Data, "127.0.0.1:-1"
+	cfg.Webitel = []webitel.Config{{
+		ConnectionString: o.PBX, Mode: webitel.ModeDomain,
+		Users: []webitel.User{{Login: o.Login, Password: webitel.Secret(o.Secret)}},
+	}}
+	// What is sent has no legs on the server: a comparison would end the calls.
+	cfg.ResyncInterval = duration(-time.Second)
+	open := openApp
+	if o.NoStore {
+		open = func(cfg config, logger *slog.Logger) (*app, error) { return openAppOn(cfg, memory.New(), logger) }
+	}
+	a, err := open(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	if o.DecodeMap {
+		a.clients[0].DecodeWith(webitel.DecodeMap)
+	}
+	settled := make(chan struct{})
+	a.clients[0].OnSettled(func(context.Context) { close(settled) })
+	ctx, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- a.run(ctx) }()
+	return &bench.Daemon{
+		NATS: a.server.URL(), Prefix: cfg.Prefix, Engine: a.engine, Settled: settled, Confirmed: a.bus.Confirmed,
+		Stop: func() error {
+			stop()
+			err := <-ended
+			a.close()
+			return err
+		},
+	}, nil
+}

@@ -1,0 +1,119 @@
+package bench
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/callstate/callstate/events"
+)
+
+// latency is P6: from the write of a frame to the subscriber's callback, at 1,000
+// frames a second. The peer is a one-Put transaction of bbolt on the same disk, in
+// turn with it.
+func (b *Bench) latency(ctx context.Context) ([]Row, error) {
+	p, err := b.newPath(ctx, DaemonOptions{})
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	peer, donePeer, err := b.plainIn()
+	if err != nil {
+		return nil, err
+	}
+	defer donePeer()
+	load, err := mixed()
+	if err != nil {
+		return nil, err
+	}
+	var half, tail []pair
+	for range pick(b, 2, 7) {
+		ours, err := p.paced(ctx, pick(b, 4, 40), time.Millisecond)
+		if err != nil {
+			return nil, err
+		}
+		theirs, err := commits(peer, load, pick(b, 300, 2000))
+		if err != nil {
+			return nil, err
+		}
+		add := func(to *[]pair, q float64) {
+			v, r := micros(quantile(ours, q)), micros(quantile(theirs, q))
+			*to = append(*to, pair{v, r, v / r})
+		}
+		add(&half, 0.5)
+		add(&tail, 0.99)
+	}
+	return append(
+		median(half).row("P6a", "frame to subscriber at 1,000 frames/s, p50 / one-Put bbolt transaction p50", "us", 2, true, ""),
+		median(tail).row("P6b", "frame to subscriber at 1,000 frames/s, p99 / one-Put bbolt transaction p99", "us", 2, true, "")...,
+	), nil
+}
+
+// commits are the sorted times of one-Put transactions.
+func commits(peer *plain, load *eventLoad, n int) ([]time.Duration, error) {
+	took := make([]time.Duration, n)
+	for i := range took {
+		ev, err := load.next()
+		if err != nil {
+			return nil, err
+		}
+		rec, err := events.AppendBinary(nil, &ev)
+		if err != nil {
+			return nil, err
+		}
+		began := time.Now()
+		if err := peer.put(rec); err != nil {
+			return nil, err
+		}
+		took[i] = time.Since(began)
+	}
+	slices.Sort(took)
+	return took, nil
+}
+
+// fewCalls are under way at a time when frames are paced.
+const fewCalls = 20
+
+// paced sends a load with a frame an interval and returns the sorted times from
+// the write of a frame to the arrival of each message that follows from it.
+func (p *path) paced(ctx context.Context, megabytes int, interval time.Duration) ([]time.Duration, error) {
+	load, messages, err := p.render(megabytes, fewCalls)
+	if err != nil {
+		return nil, err
+	}
+	// Messages come in the order of what they follow from, so that the number of a
+	// message tells its frame.
+	var cause []int
+	for frame, n := range messages {
+		for range n {
+			cause = append(cause, frame)
+		}
+	}
+	p.quiet()
+	sent := make([]atomic.Int64, load.Len())
+	took := make([]time.Duration, len(cause))
+	before := p.received.Load()
+	start := time.Now()
+	p.onMsg = func(n int64) {
+		if i := n - before - 1; i < int64(len(took)) {
+			took[i] = time.Since(start) - time.Duration(sent[cause[i]].Load())
+		}
+	}
+	p.want.Store(before + int64(len(cause)))
+	err = p.pbx.Send(watcher, load, 0, load.Len(), func(i int) {
+		if wait := time.Until(start.Add(time.Duration(i) * interval)); wait > 0 {
+			time.Sleep(wait)
+		}
+		sent[i].Store(int64(time.Since(start)))
+	})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := p.wait(ctx); err != nil {
+		return nil, err
+	}
+	p.onMsg = nil
+	slices.Sort(took)
+	return took, nil
+}
