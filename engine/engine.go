@@ -30,6 +30,8 @@ type Config struct {
 	// SnapshotEvery is after how many events the state is written down anew, so
 	// that a start reads no more than those. Zero means 250,000.
 	SnapshotEvery int
+	// WebPhone reports whether an account's calls are a web phone's. Nil means none.
+	WebPhone func(account string) bool
 	// Logger gets the engine's diary. Nil means none.
 	Logger *slog.Logger
 	// Now is the clock of recording. Nil means the machine's.
@@ -63,6 +65,7 @@ type Engine struct {
 	gate     sync.RWMutex  // read-held by who submits; refuse waits for them
 	ready    chan struct{} // closed when the log has been read
 	commands chan Command
+	control  control
 
 	folded   atomic.Uint64 // last position folded
 	appended atomic.Uint64
@@ -110,6 +113,7 @@ func New(log Log, bus Bus, command Commander, cfg Config) *Engine {
 		commands:   make(chan Command, commandsSize),
 		started:    cfg.Now(),
 		reason:     map[string]uint64{},
+		control:    control{underway: map[[2]string]*underway{}, watches: map[*watch]struct{}{}},
 	}
 	for range cfg.Shards {
 		e.shards = append(e.shards, newShard(log.ID()))
@@ -213,10 +217,10 @@ func (e *Engine) carryOut(ctx, fatal context.Context) {
 			continue
 		}
 		cctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-		if err := e.command.Command(cctx, c); err != nil {
-			e.logger.Warn("command of a policy failed", "policy", c.By, "method", c.Method, "call_id", c.Call, "leg_id", c.Leg, "err", err)
+		if _, err := e.command.Command(cctx, c); err != nil {
+			e.logger.Warn("command of a policy failed", "policy", c.By, "action", c.Action, "call_id", c.Call, "leg_id", c.Leg, "err", err)
 		} else {
-			e.logger.Info("command of a policy", "policy", c.By, "method", c.Method, "call_id", c.Call, "leg_id", c.Leg)
+			e.logger.Info("command of a policy", "policy", c.By, "action", c.Action, "call_id", c.Call, "leg_id", c.Leg)
 		}
 		cancel()
 	}

@@ -14,6 +14,7 @@ type Input struct {
 	Link       *LinkObservation
 	Quarantine *Quarantine
 	snapshot   *snapshotRequest
+	fact       *fact
 
 	// Unframed marks an input that no frame of the PBX caused, such as the
 	// connection's loss. It is not counted as a frame received.

@@ -233,10 +233,12 @@ func TestIdleEngineWritesNothing(t *testing.T) {
 // deafCommander takes a command and never answers.
 type deafCommander struct{ calls atomic.Int64 }
 
-func (c *deafCommander) Command(ctx context.Context, _ engine.Command) error {
+func (c *deafCommander) Check(engine.Command) error { return nil }
+
+func (c *deafCommander) Command(ctx context.Context, _ engine.Command) (string, error) {
 	c.calls.Add(1)
 	<-ctx.Done()
-	return context.Cause(ctx)
+	return "", context.Cause(ctx)
 }
 
 // TestDeafPBXHoldsUpNothing: policies' commands pile up to a bound and are

@@ -30,6 +30,7 @@ type account struct {
 	agentState string       `wire:"15"` // last one published
 	flags      cti.Features `wire:"16"` // last ones published
 	lineSeq    uint64       `wire:"17"`
+	requests   []requested  `wire:"18"` // the last ones
 }
 
 // presence is a fact that may not be known yet.

@@ -67,5 +67,48 @@ func (o *Offline) fold(evs []events.Event) []Step {
 	return steps
 }
 
+// Do is [Engine.Do] without a PBX: the commands that the request takes, in order,
+// each but the first upon the answer to the one before; and what its record gave.
+// Finish the request with Completed.
+func (o *Offline) Do(r Request, now events.Time) (Plan, []Step, error) {
+	p, refusal := o.projection.plan(&r, false)
+	steps, err := o.record(r.Account, p.call, p.conversation, now, &events.CommandRequested{Request: r.ID, Method: r.Method, Args: r.args(), By: r.By})
+	if err != nil {
+		return Plan{}, steps, err
+	}
+	return Plan{request: r, plan: p}, steps, refusal
+}
+
+// Plan is a request that is under way.
+type Plan struct {
+	request Request
+	plan    plan
+	next    int
+}
+
+// Next returns the command that is to be sent now, and false after the last. One
+// that follows an event, not an answer, is left out.
+func (p *Plan) Next() (Command, bool) {
+	if p.next >= len(p.plan.commands) || p.plan.commands[p.next].after != nil {
+		return Command{}, false
+	}
+	p.next++
+	return p.plan.commands[p.next-1], true
+}
+
+// Completed records a request's outcome.
+func (o *Offline) Completed(p *Plan, result Verdict, answer string, now events.Time) ([]Step, error) {
+	return o.record(p.request.Account, p.plan.call, p.plan.conversation, now,
+		&events.CommandCompleted{Request: p.request.ID, Result: string(result), Answer: answer})
+}
+
+func (o *Offline) record(account, call, conversation string, now events.Time, p events.Payload) ([]Step, error) {
+	evs, err := o.correlator.observe(&Input{
+		ReceivedAt: now, Unframed: true, Source: events.Source{Adapter: "control"},
+		fact: &fact{key: events.CallKey{Account: account, Call: call}, conversation: conversation, payload: p},
+	})
+	return o.fold(evs), err
+}
+
 // Compare is [Engine.Compare].
 func (o *Offline) Compare(s Snapshot) []string { return o.correlator.compare(&s) }

@@ -27,7 +27,7 @@ func (p Policies) Commands(ev *events.Event, r *Result) []Command {
 	case *events.CallNew:
 		if p.RejectSecondCall && pl.Refused {
 			return []Command{{
-				Account: ev.Account, Call: ev.Call, Leg: ev.Leg, Method: MethodHangup, Cause: "USER_BUSY",
+				Account: ev.Account, Call: ev.Call, Leg: ev.Leg, Action: ActionHangup, Cause: "USER_BUSY",
 				By: "reject-second-call",
 			}}
 		}
@@ -38,12 +38,6 @@ func (p Policies) Commands(ev *events.Event, r *Result) []Command {
 	}
 	return nil
 }
-
-// Methods of a Command.
-const (
-	MethodHangup = "hangup"
-	MethodUnhold = "unhold"
-)
 
 // unholdMain returns the command for the main call of the consultation that
 // ended. A consultation's end says currentCallChanged before callFinished; the
@@ -61,7 +55,7 @@ func unholdMain(account string, r *Result) []Command {
 			for _, l := range e.Call.Legs {
 				if l.Primary {
 					return []Command{{
-						Account: account, Call: e.CallID, Leg: l.ID, Method: MethodUnhold, By: "unhold-after-consult",
+						Account: account, Call: e.CallID, Leg: l.ID, Action: ActionUnhold, By: "unhold-after-consult",
 					}}
 				}
 			}

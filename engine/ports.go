@@ -85,13 +85,52 @@ type Bus interface {
 type Command struct {
 	Account string
 	Call    string
-	Leg     string
-	Method  string // "hangup", "unhold"
-	Cause   string // hangup: the switch's cause text
-	By      string // who wants it: the policy's name
+	Action  Action
+	Leg     string // the leg it is about; the record's id for ActionRecord
+
+	OtherLeg string // complete, cancel: who is bridged with Leg
+	ThirdLeg string // complete: who is bridged with the consultation; cancel: the consultation's own leg
+	Parent   string // consult: the call that it is for
+	Cause    string // hangup: the switch's cause text
+	Target   string // call, consult, transfer: a number
+	Digits   string // dtmf
+	State    string // status
+	Note     string // status, transfer
+	WebPhone bool   // consult: the account has one, so that its phone is not told to answer
+	By       string // who wants it: a policy's name, or who asked
+
+	after func(*events.Event) bool // it follows that event
 }
+
+// Action is what a command does at the PBX.
+type Action string
+
+// The actions.
+const (
+	ActionHangup      Action = "hangup"
+	ActionHold        Action = "hold"
+	ActionUnhold      Action = "unhold"
+	ActionDTMF        Action = "dtmf"
+	ActionTransfer    Action = "transfer"
+	ActionCall        Action = "call"
+	ActionConsult     Action = "consult"
+	ActionComplete    Action = "complete" // the consultation's transfer
+	ActionCancel      Action = "cancel"   // the consultation
+	ActionStatus      Action = "status"   // of the agent
+	ActionLogin       Action = "login"
+	ActionConnect     Action = "connect"    // the account's own connection
+	ActionDisconnect  Action = "disconnect" // signs out, and stays so
+	ActionLogout      Action = "logout"
+	ActionQueueLogin  Action = "queue-login"
+	ActionQueueLogout Action = "queue-logout"
+	ActionRecord      Action = "record" // the link to a call's recording
+)
 
 // Commander carries commands to the PBX.
 type Commander interface {
-	Command(ctx context.Context, c Command) error
+	// Check says why a command cannot be sent: a [*RequestError].
+	Check(c Command) error
+	// Command sends it and returns the PBX's answer. An error is a [*RequestError]
+	// where the result has a word.
+	Command(ctx context.Context, c Command) (answer string, err error)
 }

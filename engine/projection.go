@@ -51,7 +51,9 @@ func (p *Projection) Apply(ev *events.Event) Result {
 		p.accounts[ev.Account] = a
 	}
 	f := folding{p: p, a: a, ev: ev}
-	f.fold()
+	if !f.foldRequest() {
+		f.fold()
+	}
 	a.forget(ev.RecordedAt)
 	if ev.Position <= p.mute {
 		return r

@@ -130,14 +130,16 @@ type commands struct {
 	sent chan struct{} // gets one for each; nil if nobody waits
 }
 
-func (c *commands) Command(_ context.Context, cmd engine.Command) error {
+func (c *commands) Check(engine.Command) error { return nil }
+
+func (c *commands) Command(_ context.Context, cmd engine.Command) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.got = append(c.got, cmd)
 	if c.sent != nil {
 		c.sent <- struct{}{}
 	}
-	return nil
+	return "", nil
 }
 
 // running is an engine under test.
@@ -272,7 +274,7 @@ func TestRestartGoesOn(t *testing.T) {
 	if err := e.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if len(first.got) != 1 || first.got[0].Method != engine.MethodHangup || first.got[0].Leg != "leg-two" {
+	if len(first.got) != 1 || first.got[0].Action != engine.ActionHangup || first.got[0].Leg != "leg-two" {
 		t.Errorf("commanded %+v, want one hangup of leg-two", first.got)
 	}
 	// The next bus knows nothing, as a stream that lost what it had not synced.

@@ -70,6 +70,7 @@ func (e *Engine) foldAll(fatal context.Context, stored <-chan []events.Event) er
 		}
 		e.folded.Store(evs[len(evs)-1].Position)
 		e.snapshots.folded(evs[len(evs)-1].Position)
+		e.control.folded(evs)
 		e.outbox.push(results)
 		for i := range evs {
 			for _, c := range e.cfg.Policies.Commands(&evs[i], &results[i]) {

@@ -83,7 +83,7 @@ func (s *story) take(steps []Step) []string {
 			out = append(out, short(&m.Event))
 		}
 		for _, c := range steps[i].Commands {
-			out = append(out, "command "+c.Method+" "+c.Leg+" "+c.Cause)
+			out = append(out, "command "+string(c.Action)+" "+c.Leg+" "+c.Cause)
 		}
 	}
 	return out

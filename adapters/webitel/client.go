@@ -48,6 +48,7 @@ type Client struct {
 	mu      sync.Mutex // guards what follows
 	link    *link      // the signed-in connection; nil while there is none
 	settled []func(context.Context)
+	resumed chan struct{} // closed by Resume; nil while not suspended
 }
 
 // NewClient returns a client for one of cfg's users. An empty mode is cfg's; a nil
@@ -98,12 +99,18 @@ func (c *Client) Connected() bool { return c.current() != nil }
 func (c *Client) Run(ctx context.Context) error {
 	retry := backoff{lowest: time.Duration(c.cfg.BackoffMin), highest: time.Duration(c.cfg.BackoffMax)}
 	for {
+		if !c.awaitResumed(ctx) {
+			return nil
+		}
 		err := c.connect(ctx, retry.reset)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // a stop is no error, whatever it did to the connection
 		}
 		if errors.Is(err, ErrSecret) {
 			return fmt.Errorf("sign in %s: %w", c.user.Login, err)
+		}
+		if c.suspended() {
+			continue
 		}
 		wait := retry.wait()
 		c.log.Warn("connection lost", "err", err, "retry_in", wait)
@@ -172,6 +179,50 @@ func (c *Client) current() *link {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.link
+}
+
+// Suspend closes the connection and makes no other until Resume.
+func (c *Client) Suspend() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.resumed == nil {
+		c.resumed = make(chan struct{})
+	}
+	if c.link != nil {
+		_ = c.link.ws.Close() // the reader notices
+	}
+}
+
+// Resume ends what Suspend began; without it nothing happens.
+func (c *Client) Resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.resumed != nil {
+		close(c.resumed)
+		c.resumed = nil
+	}
+}
+
+func (c *Client) suspended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.resumed != nil
+}
+
+// awaitResumed returns false when ctx ended.
+func (c *Client) awaitResumed(ctx context.Context) bool {
+	c.mu.Lock()
+	resumed := c.resumed
+	c.mu.Unlock()
+	if resumed == nil {
+		return true
+	}
+	select {
+	case <-resumed:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func (c *Client) setLink(l *link) {

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Command is one request to the server. Build it with the functions of this
@@ -103,7 +104,7 @@ func (c *checker) account(name, v string) string {
 // value accepts printable text that is one word for the switch and nothing for a
 // shell, a dial string or a JSON text.
 func (c *checker) value(name, v string) string {
-	if len(v) > 1024 || strings.ContainsAny(v, "\"'`\\;&|,<>(){}[]$^") ||
+	if len(v) > 1024 || !utf8.ValidString(v) || strings.ContainsAny(v, "\"'`\\;&|,<>(){}[]$^") ||
 		strings.ContainsFunc(v, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
 		c.bad(name)
 	}
@@ -348,6 +349,17 @@ func Subscribe(event string) Command {
 func Unsubscribe(event string) Command {
 	return Command{Func: "unsubscribe", Args: map[string]any{"event": event}}
 }
+
+// Login signs the socket's account in as an agent; its state follows as an event.
+func Login() Command { return Command{Func: "login"} }
+
+// QueueLogin makes the socket's account available in its call centre's queues.
+func QueueLogin() Command {
+	return Command{Func: "cc login", Args: map[string]any{"status": "Available"}}
+}
+
+// QueueLogout takes it out of them.
+func QueueLogout() Command { return Command{Func: "cc logout"} }
 
 // Logout makes all sockets of the account deaf for call events. Never send it
 // where others share the account.

@@ -34,6 +34,7 @@ type app struct {
 	clients []*webitel.Client
 	resyncs []*webitel.Resync
 	service *natsbus.Service
+	control *natsbus.Control
 }
 
 // openApp opens what can fail at the start: the folder, the ports, the settings.
@@ -91,6 +92,9 @@ func openAppOn(cfg config, log store.Store, logger *slog.Logger) (a *app, err er
 	a.service, err = natsbus.StartService(a.bus.Conn(), &queries{engine: a.engine, store: a.store, bus: a.bus, clients: a.clients, domains: commander}, natsbus.ServiceOptions{Logger: logger})
 	if err != nil {
 		return a, fmt.Errorf("start service: %w", err)
+	}
+	if a.control, err = natsbus.StartControl(a.bus.Conn(), a.engine, natsbus.ServiceOptions{Logger: logger}); err != nil {
+		return a, fmt.Errorf("start control: %w", err)
 	}
 	return a, nil
 }
@@ -160,6 +164,7 @@ func (a *app) run(ctx context.Context) error {
 		links.Go(func() error { return r.run(linkCtx) })
 	}
 	linkErr := links.Wait()
+	a.note("control", a.control.Close()) // while there is an engine to record outcomes
 	stopEngine()
 	<-engineDone
 	stopBus()
@@ -172,6 +177,9 @@ func (a *app) run(ctx context.Context) error {
 
 // close gives everything back, last opened first.
 func (a *app) close() {
+	if a.control != nil {
+		a.note("control", a.control.Close())
+	}
 	if a.service != nil {
 		a.note("service", a.service.Close())
 	}
@@ -211,22 +219,35 @@ func (c *commander) add(login string, client *webitel.Client) {
 	}
 }
 
-// Command implements engine.Commander.
-func (c *commander) Command(ctx context.Context, cmd engine.Command) error {
-	_, domain, _ := strings.Cut(cmd.Account, "@")
+// client returns the link that sees an account: its own, else its domain's.
+func (c *commander) client(account string) (*webitel.Client, error) {
+	_, domain, _ := strings.Cut(account, "@")
 	c.mu.Lock()
-	client := c.account[cmd.Account]
+	defer c.mu.Unlock()
+	client := c.account[account]
 	if client == nil {
 		client = c.domain[domain]
 	}
-	c.mu.Unlock()
 	if client == nil {
-		return fmt.Errorf("no link for account %s", cmd.Account)
+		return nil, &engine.RequestError{Result: engine.VerdictNotConnected, Text: "no link is configured for the account"}
 	}
-	wc, err := webitel.EncodeCommand(cmd)
+	return client, nil
+}
+
+// Check implements engine.Commander.
+func (c *commander) Check(cmd engine.Command) error {
+	client, err := c.client(cmd.Account)
 	if err != nil {
 		return err
 	}
-	_, err = client.Do(ctx, wc)
-	return err
+	return client.Check(cmd)
+}
+
+// Command implements engine.Commander.
+func (c *commander) Command(ctx context.Context, cmd engine.Command) (string, error) {
+	client, err := c.client(cmd.Account)
+	if err != nil {
+		return "", err
+	}
+	return client.Command(ctx, cmd)
 }

@@ -20,7 +20,8 @@ type goldenRun struct {
 	golden  *webitel.Golden
 	signIn  *webitel.SignIn
 	offline *engine.Offline
-	number  int // of commands
+	number  int                     // of commands
+	pending map[string]*engine.Plan // by the number of the command that its answer is awaited for
 	out     []entry
 }
 
@@ -34,13 +35,20 @@ func runGolden(rec *webitel.Recording) ([]entry, error) {
 			engine.Rules{Domains: rec.Domains, Answerable: func(string) bool { return g.Config.Answerable() }},
 			engine.Policies{RejectSecondCall: true, UnholdAfterConsult: true}, "golden",
 		),
+		pending: map[string]*engine.Plan{},
 	}
 	ins := rec.Inputs()
 	signedIn := false
 	for at, in := range ins {
 		if in == nil {
-			if !signedIn && rec.Captured[at].Stimulus == "$socket" {
+			c := &rec.Captured[at]
+			switch {
+			case !signedIn && c.Stimulus == "$socket":
 				r.commands(at, r.signIn.Start())
+			case c.Stimulus == "$action":
+				if err := r.action(at, g.Frames[at]); err != nil {
+					return nil, fmt.Errorf("frame %d: %w", at, err)
+				}
 			}
 			continue
 		}
@@ -60,11 +68,96 @@ func runGolden(rec *webitel.Recording) ([]entry, error) {
 				}
 			}
 		}
+		if signedIn {
+			if err := r.answer(at, rec.Captured[at].Raw); err != nil {
+				return nil, fmt.Errorf("frame %d: %w", at, err)
+			}
+		}
 		if err := r.observe(at, in); err != nil {
 			return nil, fmt.Errorf("frame %d: %w", at, err)
 		}
 	}
 	return r.out, nil
+}
+
+// actions are the goldens' names of the connector's methods.
+var actions = map[string]string{"holdOrUnholdCall": "holdCall", "setAgentState": "setUserState"}
+
+// action is a method that the agent calls: the request that comes over NATS in
+// the product.
+func (r *goldenRun) action(at int, raw []byte) error {
+	var f struct {
+		Action string   `json:"$action"`
+		Args   []string `json:"args"`
+	}
+	if err := json.Unmarshal(raw, &f); err != nil {
+		return err
+	}
+	arg := func(i int) string {
+		if i < len(f.Args) {
+			return f.Args[i]
+		}
+		return ""
+	}
+	q := engine.Request{ID: fmt.Sprintf("action-%d", at), Account: r.golden.Account, Method: f.Action, By: "agent"}
+	if name := actions[f.Action]; name != "" {
+		q.Method = name
+	}
+	switch f.Action {
+	case "setAgentState":
+		q.State, q.Note = arg(0), arg(1)
+	case "sendDtmf":
+		q.Digits = arg(0)
+	default:
+		q.Target = arg(0)
+	}
+	p, steps, refusal := r.offline.Do(q, 0)
+	for i := range steps {
+		r.step(at, &steps[i])
+	}
+	if refusal != nil {
+		r.out = append(r.out, entry{"at": at, "exception": refusal.Error()})
+		_, err := r.offline.Completed(&p, engine.VerdictBadArgument, refusal.Error(), 0)
+		return err
+	}
+	return r.next(at, &p)
+}
+
+// next sends a plan's next command, or records that it is done.
+func (r *goldenRun) next(at int, p *engine.Plan) error {
+	c, more := p.Next()
+	if !more {
+		_, err := r.offline.Completed(p, engine.VerdictOK, "", 0)
+		return err
+	}
+	cmd, err := webitel.EncodeCommand(c)
+	if err != nil {
+		r.out = append(r.out, entry{"at": at, "exception": err.Error()})
+		return nil //nolint:nilerr // the refusal is what comes out
+	}
+	r.commands(at, []webitel.Command{cmd})
+	r.pending[fmt.Sprintf("%012x", r.number+1)] = p // the reference's ids begin at 2
+	return nil
+}
+
+// answer goes on with the request whose command a frame answers.
+func (r *goldenRun) answer(at int, raw []byte) error {
+	f, err := webitel.Decode(raw)
+	if err != nil || f.Kind != webitel.KindReply || len(f.Reply.ID) < 12 {
+		return nil //nolint:nilerr // it is observed like any other frame
+	}
+	key := f.Reply.ID[len(f.Reply.ID)-12:]
+	p := r.pending[key]
+	if p == nil {
+		return nil
+	}
+	delete(r.pending, key)
+	if err := webitel.Classify("", f.Reply); err != nil {
+		r.out = append(r.out, entry{"at": at, "event": "error"})
+		_, err = r.offline.Completed(p, engine.VerdictRefused, err.Error(), 0)
+		return err
+	}
+	return r.next(at, p)
 }
 
 func (r *goldenRun) observe(at int, in *engine.Input) error {

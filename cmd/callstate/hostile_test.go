@@ -63,7 +63,8 @@ func startDaemon(t *testing.T, data string) *daemon {
 	t.Helper()
 	d := &daemon{logs: &logLines{}}
 	d.pbx = webiteltest.New(webiteltest.Options{
-		Accounts: append(webiteltest.Agents(demoDomain, 1001, 50, demoSecret), webiteltest.Account{Login: watcherLogin, Secret: demoSecret}),
+		Accounts:       append(webiteltest.Agents(demoDomain, 1001, 50, demoSecret), webiteltest.Account{Login: watcherLogin, Secret: demoSecret, Role: "admin"}),
+		OriginateSpeed: 4, KeepOriginated: true,
 	})
 	t.Cleanup(d.pbx.Close)
 	cfg := defaultConfig()

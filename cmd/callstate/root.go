@@ -62,6 +62,9 @@ func realMain(args []string, getenv func(string) string, in io.Reader, out, errw
 	}
 }
 
+// groupControl is the help's heading of what commands the PBX.
+const groupControl = "control"
+
 func newRoot(e *env) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "callstate",
@@ -87,6 +90,8 @@ To see it work with nothing set up:  callstate demo`,
 	}
 	root.PersistentFlags().String("log-level", "info", "messages on standard error: debug, info, warn or error")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
+	root.AddGroup(&cobra.Group{ID: groupControl, Title: "Commands to the PBX, through a running engine:"})
+	root.AddCommand(newControlVerbs(e)...)
 	root.AddCommand(
 		newRun(e), newDemo(e), newProject(e), newConformance(e), newWatch(e), newCalls(e), newHistory(e), newAt(e), newExport(e), newVerify(e), newReplay(e), newBench(e), newVersion(e),
 	)

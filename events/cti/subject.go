@@ -1,6 +1,9 @@
 package cti
 
 import (
+	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -37,6 +40,38 @@ func Token(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// ErrToken is matched by the error of [Untoken].
+var ErrToken = errors.New("cti: not a token of a subject")
+
+// Untoken returns what [Token] encoded.
+func Untoken(token string) (string, error) {
+	if token == "-" {
+		return "", nil
+	}
+	b := make([]byte, 0, len(token))
+	for i := 0; i < len(token); i++ {
+		switch c := token[i]; {
+		case plainByte(c):
+			b = append(b, c)
+		case c == '_':
+			b = append(b, '.')
+		case c == '=' && i+2 < len(token):
+			v, err := strconv.ParseUint(token[i+1:i+3], 16, 8)
+			if err != nil {
+				return "", fmt.Errorf("%w: %q", ErrToken, token)
+			}
+			b = append(b, byte(v))
+			i += 2
+		default:
+			return "", fmt.Errorf("%w: %q", ErrToken, token)
+		}
+	}
+	if len(b) == 0 {
+		return "", fmt.Errorf("%w: empty", ErrToken)
+	}
+	return string(b), nil
 }
 
 func plainByte(c byte) bool {

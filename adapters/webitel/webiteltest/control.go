@@ -266,7 +266,7 @@ func (s *Server) originate(c *command) {
 		panic("webiteltest: " + err.Error()) // our own recording
 	}
 	opts := PlayOptions{
-		Speed: s.opts.originateSpeed(), Domain: domain, keep: parent,
+		Speed: s.opts.originateSpeed(), Domain: domain, keep: parent, stay: s.opts.KeepOriginated,
 		Numbers: map[string]string{"1001": number, "1002": extension},
 	}
 	s.run(func() {

@@ -25,6 +25,7 @@ type PlayOptions struct {
 	Seed uint64
 
 	keep string // an id that stays as it is
+	stay bool   // the legs stay up: nothing is played from the first hangup on
 }
 
 // playing is one run of a scenario.
@@ -77,6 +78,9 @@ func (s *Server) play(ctx context.Context, sc *Scenario, opts PlayOptions, raise
 			return counts, err
 		}
 		ev := st.event(f)
+		if opts.stay && (ev.name == "CHANNEL_UNBRIDGE" || ev.name == "CHANNEL_HANGUP") {
+			return counts, nil
+		}
 		p.mu.Lock()
 		if p.ended {
 			p.mu.Unlock()

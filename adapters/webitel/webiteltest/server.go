@@ -29,6 +29,9 @@ type Options struct {
 	// OriginateSpeed is the pace of the calls that commands begin; default 1, the
 	// recording's. Negative means as fast as possible.
 	OriginateSpeed float64
+	// KeepOriginated leaves those calls up until a command ends them; without it
+	// they end where the recording does.
+	KeepOriginated bool
 	Logger         *slog.Logger // nil discards
 }
 
