@@ -98,6 +98,19 @@ const maxQ850 = 127
 // see [CauseQ850] for one that always is.
 func CauseCode(text string) int { return causeCodes[text] }
 
+// causeTexts are the texts by number.
+var causeTexts = func() map[int]string {
+	texts := make(map[int]string, len(causeCodes))
+	for text, code := range causeCodes {
+		texts[code] = text
+	}
+	return texts
+}()
+
+// CauseText returns FreeSWITCH's text of a number such as 16, empty for a number
+// that means nothing.
+func CauseText(code int) string { return causeTexts[code] }
+
 // CauseQ850 returns the Q.850 number of a hangup cause, 0 for a text that is
 // none. A cause of FreeSWITCH's own counts as 16, normal clearing, which is what
 // the switch itself writes in variable_hangup_cause_q850.

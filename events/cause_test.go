@@ -46,6 +46,17 @@ func TestCauseCode(t *testing.T) {
 }
 
 // TestCauseQ850AgreesWithCaptures compares with the switch's own pairs.
+func TestEveryCauseHasItsOwnNumber(t *testing.T) {
+	for text, code := range causeCodes {
+		if got := CauseText(code); got != text {
+			t.Errorf("CauseText(%d) = %q, want %q", code, got, text)
+		}
+	}
+	if got := CauseText(9999); got != "" {
+		t.Errorf("CauseText(9999) = %q, want none", got)
+	}
+}
+
 func TestCauseQ850AgreesWithCaptures(t *testing.T) {
 	names, err := captures.List("freeswitch/*.jsonl")
 	if err != nil || len(names) == 0 {

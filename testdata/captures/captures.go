@@ -11,6 +11,9 @@
 //   - webitel-v3/: every WebSocket frame between clients and an unmodified Webitel
 //     engine (engine-nodejs, branch v3.6) before the same FreeSWITCH, as the client
 //     saw it, one file a socket. See [Line].
+//   - verto/: every JSON-RPC frame between a client (gorilla/websocket and pion)
+//     and mod_verto of the same FreeSWITCH, as the client saw it, with real media.
+//     Its SDP went through the client's adapters except where a scenario says raw.
 //
 // Host names, addresses and secrets are replaced, people and numbers invented.
 package captures
@@ -27,7 +30,7 @@ import (
 	"strings"
 )
 
-//go:embed freeswitch webitel-v3
+//go:embed freeswitch webitel-v3 verto
 var files embed.FS
 
 const compressed = ".gz"
@@ -77,16 +80,20 @@ func Lines(name string) ([][]byte, error) {
 	return lines, nil
 }
 
-// Line is one line of a transcript in webitel-v3.
+// Line is one line of a transcript in webitel-v3 or verto.
 type Line struct {
 	T     int64           `json:"t"`   // milliseconds since the scenario began
 	Dir   string          `json:"dir"` // "in" from the server, "out" from the client, "note"
 	Frame json.RawMessage `json:"frame"`
 	Raw   *string         `json:"raw"` // a text frame that is not JSON
 	Close int             `json:"close"`
+
+	// In verto only. What was not JSON is a string in Frame there.
+	Note string `json:"note"` // of what was no message, such as a dropped socket
+	Conn int    `json:"conn"` // which socket, from 1; 0 where there is only one
 }
 
-// Transcript returns the lines of a recording in webitel-v3.
+// Transcript returns the lines of a recording in webitel-v3 or verto.
 func Transcript(name string) ([]Line, error) {
 	lines, err := Lines(name)
 	if err != nil {
