@@ -250,6 +250,8 @@ func (k *correlator) decide(in *Input) disposition {
 		d = k.observeLeg(in.Leg)
 	case in.Link != nil:
 		k.observeLink(in.Link)
+	case in.Session != nil:
+		d = k.observeSession(in.Session)
 	case in.fact != nil:
 		k.emit(in.fact.key, "", in.fact.conversation, in.fact.payload)
 	case in.snapshot != nil:

@@ -12,12 +12,13 @@ type Input struct {
 	Leg        *LegObservation
 	Agents     []AgentObservation // one frame may list many accounts
 	Link       *LinkObservation
+	Session    *SessionObservation
 	Quarantine *Quarantine
 	snapshot   *snapshotRequest
 	fact       *fact
 
 	// Unframed marks an input that no frame of the PBX caused, such as the
-	// connection's loss. It is not counted as a frame received.
+	// connection's loss or a change of ICE. It is not counted as a frame received.
 	Unframed bool
 
 	recorded bool // gave an event, though what it says of its leg still waits

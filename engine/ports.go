@@ -99,6 +99,11 @@ type Command struct {
 	WebPhone bool   // consult: the account has one, so that its phone is not told to answer
 	By       string // who wants it: a policy's name, or who asked
 
+	// Phone says that the account's web phone does it, not the PBX: see [Phone]. Leg
+	// is then the session's id.
+	Phone bool
+	Video bool // answer, video: with video
+
 	after func(*events.Event) bool // it follows that event
 }
 
@@ -124,6 +129,11 @@ const (
 	ActionQueueLogin  Action = "queue-login"
 	ActionQueueLogout Action = "queue-logout"
 	ActionRecord      Action = "record" // the link to a call's recording
+
+	ActionAnswer       Action = "answer"        // a web phone's session
+	ActionAutoAnswer   Action = "auto-answer"   // the session, as soon as it rings
+	ActionVideo        Action = "video"         // of a web phone's session: send it or not
+	ActionVideoRefresh Action = "video-refresh" // the PBX asks for key frames
 )
 
 // Commander carries commands to the PBX.
@@ -133,4 +143,32 @@ type Commander interface {
 	// Command sends it and returns the PBX's answer. An error is a [*RequestError]
 	// where the result has a word.
 	Command(ctx context.Context, c Command) (answer string, err error)
+}
+
+// Phone is an account's web phone. Sessions are named by the Verto callID, which
+// is the leg's Unique-ID. Each method returns when the server has answered or ctx
+// is over; an error is a [*RequestError] where the result has a word:
+// [VerdictNotConnected] without a signed-in socket, [VerdictNoSession] for a
+// session that the phone does not have or that is not in a state for it,
+// [VerdictRefused] with the server's words, [VerdictNoReply].
+type Phone interface {
+	// Registered reports whether the phone is signed in now.
+	Registered() bool
+	// Call places a call and returns its session when the server has made the
+	// channel; whether it is answered is told by observations.
+	Call(ctx context.Context, number string) (session string, err error)
+	// Answer answers a ringing session.
+	Answer(ctx context.Context, session string, video bool) error
+	// AutoAnswer answers a session when it rings: at once, or within 5 s of being
+	// told, since the leg's channel event may come before the invite (click-to-call,
+	// reference/verto-protocol.md, 16.5-2). It does not wait for that.
+	AutoAnswer(session string)
+	Hold(ctx context.Context, session string) error
+	Unhold(ctx context.Context, session string) error
+	// Hangup ends a session, which rejects one that rings. An empty cause is the
+	// server's default. A session that is gone is no error.
+	Hangup(ctx context.Context, session, cause string) error
+	SendDTMF(ctx context.Context, session, digits string) error
+	// SetVideo sends video or stops sending it.
+	SetVideo(ctx context.Context, session string, on bool) error
 }

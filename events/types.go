@@ -207,44 +207,107 @@ type (
 	}
 )
 
-// WebRTC sessions.
+// WebRTC sessions. Session is the id that the phone knows the session by: the
+// Verto callID, which is the leg's id at its beginning. An event without a call
+// tells of a session whose leg was not seen yet.
 type (
 	// WebRTCSessionNew is a media session of a leg.
 	WebRTCSessionNew struct {
 		Session   string `json:"session" wire:"1"`
 		Transport string `json:"transport" wire:"2"`          // "verto", "sip-ws"
 		Inferred  bool   `json:"inferred,omitempty" wire:"3"` // from the leg's headers, not from a session of ours
+		// Direction is the phone's: in when the switch called it.
+		Direction Direction `json:"direction,omitempty" wire:"4"`
+		State     string    `json:"state,omitempty" wire:"5"`   // of the dialog, one of the Dialog constants
+		Attempt   int       `json:"attempt,omitempty" wire:"6"` // PeerConnections that were given up
+		Video     bool      `json:"video,omitempty" wire:"7"`
+		// Joined says that the session was told of before its leg was seen: earlier
+		// events of it name no call.
+		Joined bool `json:"joined,omitempty" wire:"8"`
 	}
 	// WebRTCStateChanged is a change of the dialog, ICE or DTLS state.
 	WebRTCStateChanged struct {
 		Session string `json:"session" wire:"1"`
-		Layer   string `json:"layer" wire:"2"` // "dialog", "ice", "dtls"
+		Layer   string `json:"layer" wire:"2"` // one of the Layer constants
 		State   string `json:"state" wire:"3"`
+		Attempt int    `json:"attempt,omitempty" wire:"4"`
+		Cause   string `json:"cause,omitempty" wire:"5"`
+		// Inferred says that the phone has not told: the leg is gone.
+		Inferred bool `json:"inferred,omitempty" wire:"6"`
 	}
 	// WebRTCVideoStarted is video seen in the session.
 	WebRTCVideoStarted struct {
 		Session string `json:"session" wire:"1"`
 	}
-	// WebRTCStats are the session's figures so far.
+	// WebRTCStats are the session's figures so far, all attempts together: what was
+	// received and sent since its beginning, jitter and round trip as they are now.
 	WebRTCStats struct {
 		Session         string  `json:"session" wire:"1"`
 		PacketsReceived int64   `json:"packetsReceived" wire:"2"`
-		PacketsLost     int64   `json:"packetsLost" wire:"3"`
-		JitterMs        float64 `json:"jitterMs" wire:"4"`
-		RoundTripMs     float64 `json:"roundTripMs" wire:"5"`
+		PacketsLost     int64   `json:"packetsLost" wire:"3"` // that were sent to us (RFC 3550, 6.4.1)
+		JitterMs        float64 `json:"jitterMs" wire:"4"`    // interarrival jitter (RFC 3550, 6.4.1)
+		RoundTripMs     float64 `json:"roundTripMs" wire:"5"` // 0 where it is not known
 		MOS             float64 `json:"mos,omitempty" wire:"6"`
+		PacketsSent     int64   `json:"packetsSent,omitempty" wire:"7"`
+		BytesReceived   int64   `json:"bytesReceived,omitempty" wire:"8"`
+		BytesSent       int64   `json:"bytesSent,omitempty" wire:"9"`
+		Codec           string  `json:"codec,omitempty" wire:"10"` // "opus", "PCMU", "PCMA"
+		Final           bool    `json:"final,omitempty" wire:"11"` // the last ones
 	}
 	// WebRTCSessionEnded is the session's end; it does not end the call.
 	WebRTCSessionEnded struct {
-		Session  string `json:"session" wire:"1"`
-		Cause    string `json:"cause,omitempty" wire:"2"`
-		Inferred bool   `json:"inferred,omitempty" wire:"3"`
+		Session   string `json:"session" wire:"1"`
+		Cause     string `json:"cause,omitempty" wire:"2"` // the switch's own text
+		Inferred  bool   `json:"inferred,omitempty" wire:"3"`
+		CauseCode int    `json:"causeCode,omitempty" wire:"4"`
+		By        string `json:"by,omitempty" wire:"5"`     // "account" or "other"; empty if not known
+		Reason    string `json:"reason,omitempty" wire:"6"` // one of the Session constants
 	}
 	// WebRTCRegistered and WebRTCUnregistered are an account's web phone.
-	WebRTCRegistered   struct{}
-	WebRTCUnregistered struct {
-		Reason string `json:"reason,omitempty" wire:"1"`
+	WebRTCRegistered struct {
+		Server string `json:"server,omitempty" wire:"1"` // host:port
 	}
+	WebRTCUnregistered struct {
+		Reason string `json:"reason,omitempty" wire:"1"` // one of the Session constants
+	}
+)
+
+// The layers of a session that have a state.
+const (
+	LayerDialog = "dialog" // the Verto dialog
+	LayerICE    = "ice"
+	LayerDTLS   = "dtls"
+)
+
+// The states of a dialog (reference/verto-protocol.md, section 7). Its end is an
+// event of its own.
+const (
+	DialogRequesting = "requesting" // our invite is sent
+	DialogTrying     = "trying"     // and accepted
+	DialogEarly      = "early"      // early media
+	DialogRinging    = "ringing"    // the switch calls us
+	DialogAnswering  = "answering"  // our answer is sent
+	DialogActive     = "active"
+	DialogHeld       = "held"
+	DialogDetached   = "detached"   // the socket is gone, the switch keeps the leg for a while
+	DialogRecovering = "recovering" // the switch offers it on a new socket
+	DialogHangup     = "hangup"
+)
+
+// Why a session ended or a phone is not registered.
+const (
+	SessionBye           = "bye"             // either side hung up
+	SessionFailed        = "failed"          // the invite or the answer was refused
+	SessionSocketLost    = "socket-lost"     // and not back in time, or the leg was not answered yet
+	SessionNotReattached = "not-reattached"  // the switch did not offer it again
+	SessionLegGone       = "leg-gone"        // nothing was heard of it after its leg's end
+	SessionSilent        = "silent"          // nothing was heard of it, nor of its leg, for an hour
+	SessionClosed        = "closed"          // the phone or its server closed the socket
+	SessionLogout        = "logout"          // the phone signed out
+	SessionDisplaced     = "displaced"       // another phone took its place (verto.punt)
+	SessionAuthFailed    = "auth-failed"     // the server refuses the credentials
+	SessionTimeout       = "timeout"         // the server went silent
+	SessionNoVerto       = "no-verto-server" // what answers is no Verto server
 )
 
 // Agents.
