@@ -17,6 +17,7 @@ import (
 	"github.com/gorilla/websocket"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/callstate/callstate/adapters/internal/dial"
 	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/events"
 )
@@ -97,12 +98,12 @@ func (c *Client) Connected() bool { return c.current() != nil }
 // would not help. Each connection's inputs lie between its LinkUp and its
 // LinkDown, which are not counted as frames.
 func (c *Client) Run(ctx context.Context) error {
-	retry := backoff{lowest: time.Duration(c.cfg.BackoffMin), highest: time.Duration(c.cfg.BackoffMax)}
+	retry := dial.Backoff{Lowest: time.Duration(c.cfg.BackoffMin), Highest: time.Duration(c.cfg.BackoffMax)}
 	for {
 		if !c.awaitResumed(ctx) {
 			return nil
 		}
-		err := c.connect(ctx, retry.reset)
+		err := c.connect(ctx, retry.Reset)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // a stop is no error, whatever it did to the connection
 		}
@@ -112,7 +113,7 @@ func (c *Client) Run(ctx context.Context) error {
 		if c.suspended() {
 			continue
 		}
-		wait := retry.wait()
+		wait := retry.Wait()
 		c.log.Warn("connection lost", "err", err, "retry_in", wait)
 		timer := time.NewTimer(wait)
 		select {

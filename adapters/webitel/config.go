@@ -4,10 +4,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net/url"
 	"strings"
 	"time"
+
+	"github.com/callstate/callstate/adapters/internal/dial"
 )
 
 // Mode says what one connection watches.
@@ -22,31 +22,12 @@ const (
 	ModeAccount Mode = "account"
 )
 
-// Secret is a password. Every verb of fmt and slog prints it as "***"; only its
-// conversion to a string and the encoders of JSON and TOML show it.
-type Secret string
-
-// Format prints three stars, whatever the verb.
-func (Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("***")) }
-
-// LogValue keeps the secret out of logs.
-func (Secret) LogValue() slog.Value { return slog.StringValue("***") }
-
-// Duration is a [time.Duration] that is written as text ("25s") in JSON and TOML.
-type Duration time.Duration
-
-// MarshalText is the inverse of UnmarshalText.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
-
-// UnmarshalText reads what [time.ParseDuration] reads.
-func (d *Duration) UnmarshalText(b []byte) error {
-	v, err := time.ParseDuration(string(b))
-	if err != nil {
-		return fmt.Errorf("webitel: %w", err)
-	}
-	*d = Duration(v)
-	return nil
-}
+type (
+	// Secret is a password, which no verb of fmt and no log shows.
+	Secret = dial.Secret
+	// Duration is written as text ("25s") in JSON and TOML.
+	Duration = dial.Duration
+)
 
 // User is one account of the PBX.
 type User struct {
@@ -113,11 +94,11 @@ func (c Config) withDefaults() Config {
 func (c Config) Validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("webitel: "+format, args...)) }
-	if err := validURL(c.ConnectionString); err != nil {
+	if err := dial.CheckURL(c.ConnectionString); err != nil {
 		bad("webitelConnectionString: %w", err)
 	}
 	if c.WebRTCConnectionString != "" {
-		if err := validURL(c.WebRTCConnectionString); err != nil {
+		if err := dial.CheckURL(c.WebRTCConnectionString); err != nil {
 			bad("webitelWebrtcConnectionString: %w", err)
 		}
 	}
@@ -150,18 +131,4 @@ func (c Config) Validate() error {
 		bad("maxFrame is negative")
 	}
 	return errors.Join(errs...)
-}
-
-// validURL does not quote the address: it may hold a password.
-func validURL(s string) error {
-	u, err := url.Parse(s)
-	switch {
-	case err != nil:
-		return errors.New("not a URL")
-	case u.Scheme != "ws" && u.Scheme != "wss":
-		return fmt.Errorf("scheme %q is neither ws nor wss", u.Scheme)
-	case u.Host == "":
-		return errors.New("no host")
-	}
-	return nil
 }

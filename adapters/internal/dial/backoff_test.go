@@ -1,4 +1,4 @@
-package webitel
+package dial
 
 import (
 	"testing"
@@ -17,18 +17,18 @@ func TestBackoff(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got time.Duration
-			b := backoff{lowest: tt.lowest, highest: tt.highest, random: func(n time.Duration) time.Duration {
+			b := Backoff{Lowest: tt.lowest, Highest: tt.highest, random: func(n time.Duration) time.Duration {
 				got = n
 				return n / 3
 			}}
 			for i, want := range tt.want {
 				got = 0
-				if w := b.wait(); got != want || w != want/3 {
+				if w := b.Wait(); got != want || w != want/3 {
 					t.Errorf("wait %d: %s below %s, want a third of %s", i, w, got, want)
 				}
 			}
-			b.reset()
-			if b.wait(); got != tt.want[0] {
+			b.Reset()
+			if b.Wait(); got != tt.want[0] {
 				t.Errorf("after reset below %s, want %s", got, tt.want[0])
 			}
 		})
@@ -36,10 +36,10 @@ func TestBackoff(t *testing.T) {
 }
 
 func TestBackoffJitterIsFull(t *testing.T) {
-	b := backoff{lowest: time.Hour, highest: time.Hour}
+	b := Backoff{Lowest: time.Hour, Highest: time.Hour}
 	low, high := 0, 0
 	for range 200 {
-		switch w := b.wait(); {
+		switch w := b.Wait(); {
 		case w < 0 || w >= time.Hour:
 			t.Fatalf("wait %s", w)
 		case w < time.Hour/2:

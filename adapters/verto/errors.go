@@ -1,0 +1,94 @@
+package verto
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Why bytes are no frame. A [*DecodeError] matches one of them.
+var (
+	// ErrNotJSON is returned when the bytes are not JSON.
+	ErrNotJSON = errors.New("verto: frame is not JSON")
+	// ErrTooLarge is returned when there are more than [MaxFrame] bytes.
+	ErrTooLarge = errors.New("verto: frame is too large")
+	// ErrEncoding is returned when the bytes are not UTF-8.
+	ErrEncoding = errors.New("verto: frame is not UTF-8")
+	// ErrType is returned when a value is of another type than it must be.
+	ErrType = errors.New("verto: value of a wrong type")
+	// ErrNotFrame is returned when an object is neither a request nor an answer.
+	ErrNotFrame = errors.New("verto: neither a request nor an answer")
+)
+
+// DecodeError says what is wrong with a frame. It matches one of the above.
+type DecodeError struct {
+	Member string // the member whose value is wrong; empty where none is
+	Size   int    // of the frame
+	Err    error
+}
+
+func (e *DecodeError) Error() string {
+	if e.Member != "" {
+		return fmt.Sprintf("%v: %s in %d bytes", e.Err, e.Member, e.Size)
+	}
+	return fmt.Sprintf("%v: %d bytes", e.Err, e.Size)
+}
+
+// Unwrap returns the sentinel.
+func (e *DecodeError) Unwrap() error { return e.Err }
+
+func sized(err error, size int) error {
+	if e, ok := errors.AsType[*DecodeError](err); ok {
+		e.Size = size
+	}
+	return err
+}
+
+// What a refusal of the server means. An [*Error] matches one of them.
+var (
+	ErrCredentials  = errors.New("verto: login refused")                // wrong, and wrong the next time
+	ErrSessionInUse = errors.New("verto: session in use")               // the sessid is another user's
+	ErrNotLoggedIn  = errors.New("verto: not logged in")                // -32000
+	ErrUnknown      = errors.New("verto: unknown or forbidden method")  // -32601
+	ErrNotPermitted = errors.New("verto: not permitted")                // -32602
+	ErrNoCall       = errors.New("verto: no such call")                 // it ended, or never was
+	ErrCodec        = errors.New("verto: no usable codec or candidate") // the call can be answered again
+	ErrRefused      = errors.New("verto: refused")                      // everything else
+)
+
+// Error makes the server's refusal an error.
+func (e *Error) Error() string {
+	s := fmt.Sprintf("%v: %d", e.Unwrap(), e.Code)
+	if e.Message != "" {
+		s += " " + e.Message
+	}
+	if e.Cause != "" {
+		s += fmt.Sprintf(" (%s, %d)", e.Cause, e.CauseCode)
+	}
+	return s
+}
+
+// Unwrap returns the sentinel.
+func (e *Error) Unwrap() error {
+	switch e.Code {
+	case CodeAuthFailed:
+		if strings.EqualFold(e.Message, "Session in use") {
+			return ErrSessionInUse
+		}
+		return ErrCredentials
+	case CodeAuthRequired:
+		return ErrNotLoggedIn
+	case CodeUnknownMethod:
+		return ErrUnknown
+	case CodeNotPermitted:
+		return ErrNotPermitted
+	case CodeSession:
+		switch strings.ToUpper(e.Message) {
+		case "CALL DOES NOT EXIST":
+			return ErrNoCall
+		case "CODEC ERROR":
+			return ErrCodec
+		}
+	}
+	return ErrRefused
+}
