@@ -1,11 +1,14 @@
 # Names for the long commands. The short ones are go build, go vet and go test.
-.PHONY: ci lint fmt fuzz bench golden cover
+.PHONY: ci lint fmt fuzz bench golden cover kill
 
 ci: ; bash .ci/run
 lint: ; go tool -modfile=tools/go.mod golangci-lint run ./...
 fmt: ; go tool -modfile=tools/go.mod gofumpt -w .
 bench: ; go test -run '^$$' -bench . ./events/... ./store/... ./engine/... ./adapters/... ./cmd/...
 cover: ; go test -coverpkg=./... -coverprofile=cover.out ./... && go tool cover -func=cover.out | tail -n 1
+
+# The long forms of the tests that make faults: store/DESIGN.md, Faults.
+kill: ; go test ./cmd/callstate -run TestKilledAnywhere -v -timeout 2h -kills 1000
 
 # A long run of every fuzz target.
 fuzz:

@@ -72,7 +72,7 @@ func openAppOn(cfg config, log store.Store, logger *slog.Logger) (a *app, err er
 	commander := &commander{}
 	a.engine = engine.New(a.store, a.bus, commander, engine.Config{
 		Rules: engine.Rules{Answerable: cfg.answerable()}, Policies: cfg.Policies.engine(),
-		Shards: cfg.Shards, Logger: logger,
+		Shards: cfg.Shards, SnapshotEvery: cfg.snapshotEvery, Logger: logger,
 	})
 	for _, w := range cfg.Webitel {
 		watched := map[string]bool{}
@@ -159,7 +159,7 @@ func (a *app) run(ctx context.Context) error {
 	for _, r := range a.resyncs {
 		links.Go(func() error { return r.Run(linkCtx) })
 	}
-	if log, ok := a.store.(*bolt.Store); ok && a.cfg.Retention.on() {
+	if log, ok := a.store.(droppable); ok && a.cfg.Retention.on() {
 		r := retainer{retention: a.cfg.Retention, log: log, confirmed: a.bus.Confirmed, logger: a.logger, now: time.Now}
 		links.Go(func() error { return r.run(linkCtx) })
 	}

@@ -40,6 +40,8 @@ type config struct {
 	Retention retention `toml:"retention"`
 
 	Webitel []webitel.Config `toml:"webitel"`
+
+	snapshotEvery int // as in engine.Config; for tests
 }
 
 type policies struct {

@@ -204,6 +204,7 @@ var eventColumns = []column[events.Event]{
 		}
 		return json.RawMessage(b)
 	}},
+	{"domain", func(e *events.Event) any { return e.Domain }},
 }
 
 // rowWriter writes rows in one of the formats.

@@ -11,7 +11,8 @@ import (
 // that kill it.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"callstate": func() { os.Exit(realMain(os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)) },
+		"callstate":  func() { os.Exit(realMain(os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)) },
+		childCommand: func() { os.Exit(childMain()) },
 	})
 }
 

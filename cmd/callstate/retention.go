@@ -17,6 +17,7 @@ import (
 
 	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/store"
 	"github.com/callstate/callstate/store/bolt"
 )
 
@@ -83,10 +84,18 @@ func (r retention) validate() error {
 	return nil
 }
 
+// droppable is a log whose oldest files can go.
+type droppable interface {
+	store.Store
+	Segments() ([]bolt.Segment, error)
+	Bytes() (int64, error)
+	Drop(through uint64, base []byte) error
+}
+
 // retainer drops what is no longer kept.
 type retainer struct {
 	retention
-	log       *bolt.Store
+	log       droppable
 	confirmed func() uint64 // position through which all is published
 	logger    *slog.Logger
 	now       func() time.Time
@@ -94,6 +103,7 @@ type retainer struct {
 
 // run looks at the log now and then, until ctx is done.
 func (r *retainer) run(ctx context.Context) error {
+	r.clean()
 	every := time.Hour
 	if _, age := r.segments(); age > 0 {
 		every = min(every, age)
@@ -183,8 +193,24 @@ func (r *retainer) export(ctx context.Context, g bolt.Segment) (name string, err
 	})
 }
 
+// clean removes what exports that a crash cut short have left; they are written anew.
+func (r *retainer) clean() {
+	if r.Export == "" {
+		return
+	}
+	left, _ := filepath.Glob(filepath.Join(r.Export, exportTemporary)) // the pattern is good
+	for _, name := range left {
+		if err := os.Remove(name); err != nil {
+			r.logger.Warn("retention: an unfinished export is left", "file", name, "err", err)
+		}
+	}
+}
+
 // errEnough ends a reading.
 var errEnough = errors.New("enough")
+
+// exportTemporary matches the files of retention that writeFile has not finished.
+const exportTemporary = ".events-*-*.jsonl.gz-*"
 
 // writeFile gives write a file that appears under its name when all of it is on disk.
 func writeFile(name string, write func(io.Writer) error) (err error) {

@@ -20,9 +20,7 @@ import (
 // the stream and the snapshot of a finished demo.
 func TestVerifyFindsWhatWasTamperedWith(t *testing.T) {
 	data := t.TempDir()
-	if out, err := demoCommand(t, data, "--duration", "2s").CombinedOutput(); err != nil {
-		t.Fatalf("demo: %v\n%s", err, out)
-	}
+	runVerb(t, "demo", "--data", data, "--json", "--rate", "8", "--speed", "6", "--duration", "2s")
 	mustVerify(t, data, 0, "verdict   all is what the log says")
 
 	account := tamper(t, data)
