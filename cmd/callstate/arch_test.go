@@ -31,6 +31,7 @@ var mayImport = map[string]struct {
 	"adapters/verto":               {[]string{"adapters/internal/dial", "engine", "events"}, "an adapter fits the engine's ports"},
 	"adapters/webitel":             {[]string{"adapters/internal/dial", "engine", "events"}, "an adapter fits the engine's ports"},
 	"adapters/webitel/webiteltest": {[]string{"testdata/captures"}, "a server knows no client"},
+	"adapters/verto/vertotest":     {[]string{"adapters/verto", "events"}, "a server speaks the client's words and knows no client"},
 	"adapters/natsbus":             {[]string{"engine", "events", "events/cti"}, "an adapter fits the engine's ports"},
 	"cmd/callstate":                {[]string{"*"}, "the one place that wires"},
 	"cmd/callstate/internal/bench": {[]string{"*"}, "a part of cmd that measures all the others"},

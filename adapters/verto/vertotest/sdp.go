@@ -1,0 +1,320 @@
+package vertotest
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pion/sdp/v3"
+	"github.com/pion/webrtc/v4"
+)
+
+// form says which of FreeSWITCH's descriptions is written. They differ in profile,
+// setup, candidates and order of lines.
+type form uint8
+
+const (
+	inviteForm form = iota + 1 // the offer of a call to the client
+	answerForm                 // the answer to a client's offer
+	attachForm                 // the offer of a call that is taken up again
+)
+
+// origin is what FreeSWITCH keeps of a leg from one description to the next.
+type origin struct {
+	id       int64  // of the o= line
+	version  int64  // of the o= line, goes up with each description
+	stream   string // msid
+	cname    string
+	sendonly bool // after an answer with a zero address: every later offer says so
+}
+
+// facts are what a description of pion's says of the only medium in it.
+type facts struct {
+	codecs      []webrtc.RTPCodecParameters
+	fingerprint string
+	setup       string
+	ufrag, pwd  string
+	host        netip.AddrPort // of the first candidate
+	ssrc        string
+}
+
+// describe writes a local description of pion's as FreeSWITCH would: without mid,
+// BUNDLE and all that a browser adds, and each line in FreeSWITCH's own place
+// (captures verto/03, 04 and 09).
+func describe(local string, f form, o *origin) (string, error) {
+	p, err := factsOf(local)
+	if err != nil {
+		return "", err
+	}
+	o.version++
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\r\n", args...) }
+	ip, port := p.host.Addr(), p.host.Port()
+	line("v=0")
+	line("o=FreeSWITCH %d %d IN IP4 %s", o.id, o.version, ip)
+	line("s=FreeSWITCH")
+	line("c=IN IP4 %s", ip)
+	line("t=0 0")
+	line("a=msid-semantic: WMS %s", o.stream)
+	profile, numbers := "UDP/TLS/RTP/SAVPF", make([]string, len(p.codecs))
+	if f == inviteForm {
+		profile = "RTP/SAVPF"
+	}
+	for i, c := range p.codecs {
+		numbers[i] = strconv.Itoa(int(c.PayloadType))
+	}
+	line("m=audio %d %s %s", port, profile, strings.Join(numbers, " "))
+	for _, c := range p.codecs {
+		line("a=rtpmap:%d %s", c.PayloadType, rtpmap(c))
+		if c.SDPFmtpLine != "" {
+			line("a=fmtp:%d %s", c.PayloadType, c.SDPFmtpLine)
+		}
+	}
+	tail := func() {
+		line("a=silenceSupp:off - - - -")
+		line("a=ptime:20")
+		if o.sendonly && f == attachForm {
+			line("a=sendonly")
+		} else {
+			line("a=sendrecv")
+		}
+	}
+	source := func() {
+		line("a=ssrc:%s cname:%s", p.ssrc, o.cname)
+		line("a=ssrc:%s msid:%s a0", p.ssrc, o.stream)
+		line("a=ssrc:%s mslabel:%s", p.ssrc, o.stream)
+		line("a=ssrc:%s label:%sa0", p.ssrc, o.stream)
+	}
+	if f != inviteForm {
+		tail()
+	}
+	line("a=fingerprint:%s", p.fingerprint)
+	line("a=setup:%s", p.setup)
+	line("a=rtcp-mux")
+	line("a=rtcp:%d IN IP4 %s", port, ip)
+	if f == inviteForm {
+		source()
+	}
+	line("a=ice-ufrag:%s", p.ufrag)
+	line("a=ice-pwd:%s", p.pwd)
+	foundation := o.id*7 + o.version
+	line("a=candidate:%010d 1 udp 2130706431 %s %d typ host generation 0", foundation, ip, port)
+	switch f {
+	case inviteForm:
+		line("a=candidate:%010d 2 udp 2130706431 %s %d typ host generation 0", foundation, ip, port)
+		tail()
+	case attachForm:
+		line("a=candidate:%010d 2 udp 2130706430 %s %d typ host generation 0", foundation, ip, port)
+		fallthrough
+	default:
+		line("a=end-of-candidates")
+		source()
+	}
+	return b.String(), nil
+}
+
+// rtpmap is a codec's name as FreeSWITCH writes it.
+func rtpmap(c webrtc.RTPCodecParameters) string {
+	_, name, _ := strings.Cut(c.MimeType, "/")
+	s := fmt.Sprintf("%s/%d", name, c.ClockRate)
+	if c.Channels > 1 {
+		s += "/" + strconv.Itoa(int(c.Channels))
+	}
+	return s
+}
+
+// factsOf reads a description that has one medium.
+func factsOf(text string) (facts, error) {
+	var d sdp.SessionDescription
+	if err := d.UnmarshalString(text); err != nil {
+		return facts{}, err
+	}
+	if len(d.MediaDescriptions) == 0 {
+		return facts{}, errors.New("no medium")
+	}
+	m := d.MediaDescriptions[0]
+	get := func(key string) string {
+		v, ok := m.Attribute(key)
+		if !ok {
+			v, _ = d.Attribute(key)
+		}
+		return v
+	}
+	f := facts{
+		codecs: codecsOf(m), fingerprint: get("fingerprint"), setup: get("setup"),
+		ufrag: get("ice-ufrag"), pwd: get("ice-pwd"),
+	}
+	f.ssrc, _, _ = strings.Cut(get("ssrc"), " ")
+	for _, a := range m.Attributes {
+		if host, ok := candidate(a); ok {
+			f.host = host
+			break
+		}
+	}
+	return f, nil
+}
+
+// candidate returns the address of a candidate that FreeSWITCH could use: UDP and
+// a literal address.
+func candidate(a sdp.Attribute) (netip.AddrPort, bool) {
+	if a.Key != "candidate" {
+		return netip.AddrPort{}, false
+	}
+	w := strings.Fields(a.Value)
+	if len(w) < 8 || !strings.EqualFold(w[2], "udp") {
+		return netip.AddrPort{}, false
+	}
+	host, err := netip.ParseAddrPort(w[4] + ":" + w[5])
+	return host, err == nil
+}
+
+// codecsOf reads the payload types of a medium in their order.
+func codecsOf(m *sdp.MediaDescription) []webrtc.RTPCodecParameters {
+	names, params := make(map[string]string), make(map[string]string)
+	for _, a := range m.Attributes {
+		pt, v, _ := strings.Cut(a.Value, " ")
+		switch a.Key {
+		case "rtpmap":
+			names[pt] = v
+		case "fmtp":
+			params[pt] = v
+		}
+	}
+	static := map[string]string{"0": "PCMU/8000", "8": "PCMA/8000"} // RFC 3551, table 4
+	var codecs []webrtc.RTPCodecParameters
+	for _, pt := range m.MediaName.Formats {
+		name := names[pt]
+		if name == "" {
+			name = static[pt]
+		}
+		parts := strings.Split(name, "/")
+		n, err := strconv.ParseUint(pt, 10, 7)
+		if err != nil || len(parts) < 2 {
+			continue
+		}
+		c := webrtc.RTPCodecParameters{PayloadType: webrtc.PayloadType(n)}
+		c.MimeType, c.SDPFmtpLine = "audio/"+parts[0], params[pt]
+		rate, err := strconv.ParseUint(parts[1], 10, 32)
+		if err != nil {
+			continue
+		}
+		c.ClockRate = uint32(rate)
+		if len(parts) > 2 {
+			channels, err := strconv.ParseUint(parts[2], 10, 16)
+			if err != nil {
+				continue
+			}
+			c.Channels = uint16(channels)
+		}
+		codecs = append(codecs, c)
+	}
+	return codecs
+}
+
+// Why a client's description is not taken.
+var (
+	errRefused     = errors.New("the client refuses the medium: port 0")
+	errNoCandidate = errors.New("no candidate that could be used")
+	errNoCrypto    = errors.New("no fingerprint")
+	errNoCodec     = errors.New("no codec in common")
+)
+
+// offered is a client's description as FreeSWITCH understands it.
+type offered struct {
+	text   string // as pion takes it
+	codecs []webrtc.RTPCodecParameters
+	zero   bool // c=IN IP4 0.0.0.0, which FreeSWITCH takes for a hold
+}
+
+// readOffered reads a client's description, and refuses what FreeSWITCH refuses.
+func readOffered(text string) (offered, error) {
+	var d sdp.SessionDescription
+	if err := d.UnmarshalString(text); err != nil {
+		return offered{}, fmt.Errorf("read the description: %w", err)
+	}
+	i := slices.IndexFunc(d.MediaDescriptions, func(m *sdp.MediaDescription) bool { return m.MediaName.Media == "audio" })
+	if i < 0 {
+		return offered{}, errNoCodec
+	}
+	m := d.MediaDescriptions[i]
+	if m.MediaName.Port.Value == 0 {
+		return offered{}, errRefused
+	}
+	if !slices.ContainsFunc(m.Attributes, usable) {
+		return offered{}, errNoCandidate
+	}
+	_, ofMedium := m.Attribute("fingerprint")
+	if _, ofSession := d.Attribute("fingerprint"); !ofMedium && !ofSession {
+		return offered{}, errNoCrypto
+	}
+	o := offered{codecs: codecsOf(m)}
+	for _, c := range []*sdp.ConnectionInformation{d.ConnectionInformation, m.ConnectionInformation} {
+		if c != nil && c.Address != nil {
+			o.zero = c.Address.Address == "0.0.0.0" // the medium's own wins
+		}
+	}
+	// FreeSWITCH needs neither mid nor BUNDLE; pion needs both.
+	for i, m := range d.MediaDescriptions {
+		if _, ok := m.Attribute("mid"); !ok {
+			m.WithValueAttribute("mid", strconv.Itoa(i))
+		}
+	}
+	if _, ok := d.Attribute("group"); !ok {
+		group := []string{"BUNDLE"}
+		for _, m := range d.MediaDescriptions {
+			mid, _ := m.Attribute("mid")
+			group = append(group, mid)
+		}
+		d.WithValueAttribute("group", strings.Join(group, " "))
+	}
+	b, err := d.Marshal()
+	if err != nil {
+		return offered{}, fmt.Errorf("write the description: %w", err)
+	}
+	o.text = string(b)
+	return o, nil
+}
+
+// usable reports whether the ACL wan.auto, which is in force where none is set,
+// lets a candidate pass: private addresses do not, loopback does.
+func usable(a sdp.Attribute) bool {
+	host, ok := candidate(a)
+	if !ok {
+		return false
+	}
+	ip, shared := host.Addr(), netip.MustParsePrefix("100.64.0.0/10")
+	return !ip.IsPrivate() && !ip.IsLinkLocalUnicast() && !shared.Contains(ip)
+}
+
+const telephoneEvent = "audio/telephone-event"
+
+// choose returns what FreeSWITCH answers with: the first codec of the client that
+// it has too, and the client's telephone-event of that rate, else its first.
+func choose(theirs []webrtc.RTPCodecParameters, ours []Codec) ([]webrtc.RTPCodecParameters, error) {
+	var chosen []webrtc.RTPCodecParameters
+	for _, c := range theirs {
+		if slices.ContainsFunc(ours, func(o Codec) bool { return strings.EqualFold(c.MimeType, "audio/"+string(o)) }) {
+			chosen = append(chosen, c)
+			break
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, errNoCodec
+	}
+	event := -1
+	for i, c := range theirs {
+		if !strings.EqualFold(c.MimeType, telephoneEvent) {
+			continue
+		}
+		if event < 0 || c.ClockRate == chosen[0].ClockRate && theirs[event].ClockRate != chosen[0].ClockRate {
+			event = i
+		}
+	}
+	if event >= 0 {
+		chosen = append(chosen, theirs[event])
+	}
+	return chosen, nil
+}
