@@ -1,9 +1,12 @@
 package verto
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/callstate/callstate/engine"
 )
 
 // Why bytes are no frame. A [*DecodeError] matches one of them.
@@ -36,6 +39,37 @@ func (e *DecodeError) Error() string {
 
 // Unwrap returns the sentinel.
 func (e *DecodeError) Unwrap() error { return e.Err }
+
+// The reasons for quarantine. They are counted by their value, so they never
+// change and hold nothing of the frame.
+const (
+	ReasonNotJSON       = "not-json"
+	ReasonTooLarge      = "too-large"
+	ReasonEncoding      = "bad-encoding"
+	ReasonType          = "wrong-type"
+	ReasonNotFrame      = "not-a-frame"
+	ReasonUnknownMethod = "unknown-method" // a request of the server that we do not know
+)
+
+// quarantine keeps its own copy of a frame that could not be used.
+func quarantine(raw []byte, err error) *engine.Quarantine {
+	q := &engine.Quarantine{Reason: ReasonType, Detail: err.Error(), Frame: bytes.Clone(raw)}
+	for _, r := range []struct {
+		err    error
+		reason string
+	}{
+		{ErrNotJSON, ReasonNotJSON},
+		{ErrTooLarge, ReasonTooLarge},
+		{ErrEncoding, ReasonEncoding},
+		{ErrNotFrame, ReasonNotFrame},
+		{ErrUnknown, ReasonUnknownMethod},
+	} {
+		if errors.Is(err, r.err) {
+			q.Reason = r.reason
+		}
+	}
+	return q
+}
 
 func sized(err error, size int) error {
 	if e, ok := errors.AsType[*DecodeError](err); ok {
@@ -92,3 +126,24 @@ func (e *Error) Unwrap() error {
 	}
 	return ErrRefused
 }
+
+// Why something was not done.
+var (
+	// ErrArgument is returned for an argument that must not reach the server.
+	ErrArgument = errors.New("verto: invalid argument")
+	// ErrDisconnected is returned when there is no signed-in connection, and for
+	// every request that was waiting when one was lost. The outcome is unknown.
+	ErrDisconnected = errors.New("verto: not connected")
+	// ErrNoReply is returned when the server did not answer in time. The outcome is
+	// unknown.
+	ErrNoReply = errors.New("verto: no reply")
+	// ErrNoSession is returned for a session that the phone does not have, or that
+	// is not in a state for what was asked.
+	ErrNoSession = errors.New("verto: no such session")
+	// ErrMedia is returned when a call's media could not be made.
+	ErrMedia = errors.New("verto: no media")
+	// ErrNotVerto is returned when what answers at the address is no Verto server.
+	ErrNotVerto = errors.New("verto: not a Verto server")
+	// ErrDisplaced is returned when another phone signed in with our session id.
+	ErrDisplaced = errors.New("verto: displaced by another phone with the same session id")
+)

@@ -1,0 +1,500 @@
+package verto
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/callstate/callstate/engine"
+	"github.com/callstate/callstate/events"
+)
+
+// transport is the SessionObservation.Transport of everything that comes from here.
+const transport = "verto"
+
+// dialogDestroyed is the state after the last one that is told.
+const dialogDestroyed = "destroy"
+
+// next are the transitions of section 7 of the protocol reference, with three
+// that the browser's table lacks: the reply to an invite may be overtaken by
+// media, a refused answer can be given again, and a lost socket detaches.
+var next = map[string][]string{
+	events.DialogRequesting: {events.DialogTrying, events.DialogEarly, events.DialogActive},
+	events.DialogTrying:     {events.DialogEarly, events.DialogActive},
+	events.DialogEarly:      {events.DialogActive},
+	events.DialogRinging:    {events.DialogAnswering},
+	events.DialogAnswering:  {events.DialogActive, events.DialogHeld, events.DialogRinging, events.DialogDetached, events.DialogRecovering},
+	events.DialogActive:     {events.DialogHeld, events.DialogDetached, events.DialogRecovering},
+	events.DialogHeld:       {events.DialogActive, events.DialogDetached, events.DialogRecovering},
+	events.DialogDetached:   {events.DialogRecovering},
+	events.DialogRecovering: {events.DialogAnswering, events.DialogDetached, events.DialogRecovering},
+	events.DialogHangup:     {dialogDestroyed},
+}
+
+// mayFollow reports whether a dialog may go from one state to another. Every
+// living dialog may be hung up or destroyed.
+func mayFollow(from, to string) bool {
+	if from != events.DialogHangup && from != dialogDestroyed && (to == events.DialogHangup || to == dialogDestroyed) {
+		return true
+	}
+	return slices.Contains(next[from], to)
+}
+
+// Change is a change of one dialog, in the words of the events.Dialog constants.
+type Change struct {
+	CallID    string
+	From      string // empty for a dialog that is new
+	To        string // "destroy" for one that is over
+	Direction events.Direction
+	Attempt   int
+	Video     bool // the dialog has video and the phone takes it
+	Cause     string
+	CauseCode int
+	By        string // "account", "other", or empty where nobody hung up
+	Reason    string // of a destroyed one: an events.Session constant
+}
+
+// Observations is what the change says to the engine. At and Account are left to
+// the caller.
+func (c Change) Observations() []engine.SessionObservation {
+	o := engine.SessionObservation{
+		Session: c.CallID, Transport: transport, Direction: c.Direction, Attempt: c.Attempt,
+		Cause: c.Cause, CauseCode: c.CauseCode,
+	}
+	switch {
+	case c.From == "":
+		o.Kind, o.State, o.Video = engine.SessionNew, c.To, c.Video
+	case c.To == dialogDestroyed:
+		o.Kind, o.By, o.Reason = engine.SessionEnded, c.By, c.Reason
+	default:
+		o.Kind, o.Layer, o.State = engine.SessionState, events.LayerDialog, c.To
+	}
+	if c.To == events.DialogActive && c.Video {
+		return []engine.SessionObservation{o, {Kind: engine.SessionVideo, Session: c.CallID, Transport: transport, Attempt: c.Attempt}}
+	}
+	return []engine.SessionObservation{o}
+}
+
+// Dialogs follows one phone's conversation with its server: from the frames of
+// both directions, and the loss of sockets, it knows the state of every dialog.
+// It is pure: no clock, no socket, and the same frames give the same changes,
+// live and from a recording. The zero value is ready.
+//
+// A dialog that is over stays until [Dialogs.Destroy], so that its owner can tell
+// the last of it.
+type Dialogs struct {
+	// TakesVideo says that the phone shows video where a dialog has it.
+	TakesVideo bool
+
+	calls      map[string]*dialog
+	asked      map[string]asked // by the id of our request, until its answer
+	registered bool
+	punted     bool
+}
+
+// dialog is one call of the phone.
+type dialog struct {
+	Change // To is the state
+
+	held     bool // also while it is detached or recovering
+	over     bool // nothing follows but destroy
+	norecov  bool // the loss of the socket ends it
+	attached bool // recovered over the present socket
+}
+
+// asked is a request of ours that waits for its answer.
+type asked struct {
+	method string
+	callID string
+}
+
+// Step is what a frame or a loss did.
+type Step struct {
+	Changes    []Change
+	Registered bool   // the phone is signed in now
+	Lost       string // and no longer: an events.Session constant
+	Fault      string // what the server did against the protocol; the state was kept
+}
+
+// Sent takes a frame that the phone sends.
+func (d *Dialogs) Sent(f *Frame) Step {
+	if f.Kind != KindRequest {
+		return Step{}
+	}
+	var s Step
+	ask := asked{method: f.Method}
+	if f.Method != MethodLogin && ParamsOf(f.Method, false) != nil {
+		var p CallRequest
+		if err := Read(f.Params, &p); err != nil {
+			return Step{Fault: err.Error()}
+		}
+		ask.callID = p.Dialog.CallID
+		s = d.sentRequest(f.Method, &p)
+	}
+	if d.asked == nil {
+		d.asked = make(map[string]asked)
+	}
+	d.asked[string(f.ID)] = ask
+	return s
+}
+
+func (d *Dialogs) sentRequest(method string, p *CallRequest) Step {
+	c := d.calls[p.Dialog.CallID]
+	switch method {
+	case MethodInvite:
+		if c != nil || p.Dialog.CallID == "" {
+			return Step{}
+		}
+		c = d.open(p.Dialog.CallID, events.Out, p.SDP)
+		c.norecov = p.Dialog.RecoverCall != nil && !*p.Dialog.RecoverCall
+		return c.begin(events.DialogRequesting)
+	case MethodAnswer, MethodAttach:
+		return c.to(events.DialogAnswering)
+	case MethodBye:
+		if c == nil || c.To == events.DialogHangup {
+			return Step{}
+		}
+		c.By = byAccount
+		c.cause(p.Cause, int(p.CauseCode))
+		if c.Cause == "" {
+			c.cause("NORMAL_CLEARING", 0)
+		}
+		return c.to(events.DialogHangup)
+	}
+	return Step{}
+}
+
+// Who hung up, as SessionObservation.By.
+const (
+	byAccount = "account"
+	byOther   = "other"
+)
+
+// Received takes a frame of the server.
+func (d *Dialogs) Received(f *Frame) Step {
+	switch f.Kind {
+	case KindRequest:
+		return d.request(f)
+	case KindResult, KindError:
+		ask, ok := d.asked[string(f.ID)]
+		if !ok {
+			return Step{}
+		}
+		delete(d.asked, string(f.ID))
+		if f.Kind == KindError {
+			return d.refused(ask, f.Error)
+		}
+		return d.answered(ask, f.Result)
+	}
+	return Step{}
+}
+
+// request takes a request of the server.
+func (d *Dialogs) request(f *Frame) Step {
+	switch f.Method {
+	case MethodClientReady:
+		return d.reconcile()
+	case MethodPunt:
+		d.punted = true
+		return Step{}
+	case MethodInvite, MethodMedia, MethodAnswer, MethodBye, MethodAttach:
+	default:
+		return Step{}
+	}
+	var p Call
+	if err := Read(f.Params, &p); err != nil {
+		return Step{Fault: err.Error()}
+	}
+	if p.CallID == "" {
+		return Step{Fault: f.Method + " without callID"}
+	}
+	c := d.calls[p.CallID]
+	switch f.Method {
+	case MethodInvite:
+		if c != nil {
+			return Step{Fault: "verto.invite for a call that exists"}
+		}
+		return d.open(p.CallID, events.In, p.SDP).begin(events.DialogRinging)
+	case MethodMedia:
+		return c.to(events.DialogEarly)
+	case MethodAnswer:
+		return c.to(events.DialogActive)
+	case MethodAttach:
+		return d.attach(c, &p)
+	default:
+		if c == nil {
+			return Step{}
+		}
+		if c.To == events.DialogHangup { // the byes crossed
+			return c.end(events.SessionBye)
+		}
+		c.By = byOther
+		c.cause(p.Cause, int(p.CauseCode))
+		return c.end(events.SessionBye)
+	}
+}
+
+// attach takes a call that the server offers again. One that is unknown is of
+// the time before our start.
+func (d *Dialogs) attach(c *dialog, p *Call) Step {
+	if c != nil {
+		if c.over || !mayFollow(c.To, events.DialogRecovering) {
+			return c.to(events.DialogRecovering)
+		}
+		c.Attempt++
+		c.attached = true
+		return c.to(events.DialogRecovering)
+	}
+	dir := events.Out
+	if p.DisplayDirection == DisplayOutbound {
+		dir = events.In
+	}
+	c = d.open(p.CallID, dir, p.SDP)
+	c.attached = true
+	return c.begin(events.DialogRecovering)
+}
+
+// answered takes the result of a request of ours.
+func (d *Dialogs) answered(ask asked, result json.RawMessage) Step {
+	if ask.method == MethodLogin {
+		was := d.registered
+		d.registered = true
+		return Step{Registered: !was}
+	}
+	c := d.calls[ask.callID]
+	if c == nil {
+		return Step{}
+	}
+	var r CallResult
+	if err := Read(result, &r); err != nil {
+		return Step{Fault: err.Error()}
+	}
+	switch ask.method {
+	case MethodInvite:
+		if c.To != events.DialogRequesting { // media, the answer or a bye came first
+			return Step{}
+		}
+		return c.to(events.DialogTrying)
+	case MethodAnswer, MethodAttach:
+		if c.To != events.DialogAnswering { // a bye crossed
+			return Step{}
+		}
+		if c.held {
+			return c.to(events.DialogHeld)
+		}
+		return c.to(events.DialogActive)
+	case MethodModify:
+		return c.hold(r.HoldState)
+	case MethodBye:
+		c.cause(r.Cause, int(r.CauseCode))
+		return c.end(events.SessionBye)
+	}
+	return Step{}
+}
+
+// hold takes the state that the server reports, whatever was asked.
+func (c *dialog) hold(state string) Step {
+	switch {
+	case state == HoldStateHeld && c.To == events.DialogActive:
+		c.held = true
+		return c.to(events.DialogHeld)
+	case state == HoldStateActive && c.To == events.DialogHeld:
+		c.held = false
+		return c.to(events.DialogActive)
+	}
+	return Step{}
+}
+
+// refused takes the refusal of a request of ours.
+func (d *Dialogs) refused(ask asked, e *Error) Step {
+	if ask.method == MethodLogin {
+		if d.registered || !errors.Is(e, ErrCredentials) {
+			return Step{} // a refused repetition leaves the phone signed in
+		}
+		return Step{Lost: events.SessionAuthFailed}
+	}
+	c := d.calls[ask.callID]
+	if c == nil || c.over {
+		return Step{}
+	}
+	switch ask.method {
+	case MethodInvite, MethodAttach:
+		c.cause(e.Cause, int(e.CauseCode))
+		return c.end(events.SessionFailed)
+	case MethodAnswer:
+		if errors.Is(e, ErrCodec) {
+			return c.to(events.DialogRinging)
+		}
+		return c.end(events.SessionFailed)
+	case MethodBye:
+		return c.end(events.SessionBye) // it was gone before
+	}
+	return Step{}
+}
+
+// reconcile ends what the server did not offer again. It is for the time after
+// all verto.attach of a socket: verto.clientReady, or its absence for a while.
+func (d *Dialogs) reconcile() Step {
+	var s Step
+	for _, c := range d.sorted() {
+		if c.To == events.DialogDetached && !c.attached {
+			s.add(c.end(events.SessionNotReattached))
+		}
+	}
+	return s
+}
+
+// Ready is what [Dialogs.Received] does for verto.clientReady, for servers that
+// never send it.
+func (d *Dialogs) Ready() Step { return d.reconcile() }
+
+// Disconnected takes the loss of the socket, for one of the reasons of events.
+// Calls that were answered are kept by the server for a while; all others it ends.
+func (d *Dialogs) Disconnected(reason string) Step {
+	if d.punted {
+		reason, d.punted = events.SessionDisplaced, false
+	}
+	var s Step
+	if d.registered {
+		d.registered = false
+		s.Lost = reason
+	}
+	clear(d.asked)
+	for _, c := range d.sorted() {
+		c.attached = false
+		switch {
+		case c.over:
+		case c.To == events.DialogHangup: // nobody is left to confirm it
+			s.add(c.end(events.SessionBye))
+		case reason == events.SessionDisplaced:
+			s.add(c.end(events.SessionDisplaced))
+		case c.To == events.DialogDetached:
+		case mayFollow(c.To, events.DialogDetached) && !c.norecov:
+			s.add(c.to(events.DialogDetached))
+		default:
+			s.add(c.end(events.SessionSocketLost))
+		}
+	}
+	return s
+}
+
+// Fail ends a dialog whose media could not be made, or that was not taken up again
+// in time.
+func (d *Dialogs) Fail(callID, reason string) Step {
+	c := d.calls[callID]
+	if c == nil || c.over {
+		return Step{}
+	}
+	return c.end(reason)
+}
+
+// Destroy removes a dialog that is over.
+func (d *Dialogs) Destroy(callID string) Step {
+	c := d.calls[callID]
+	if c == nil || !c.over {
+		return Step{}
+	}
+	delete(d.calls, callID)
+	ch := c.Change
+	ch.From, ch.To = c.To, dialogDestroyed
+	return Step{Changes: []Change{ch}}
+}
+
+// Over returns the dialogs that wait for Destroy.
+func (d *Dialogs) Over() []string {
+	var over []string
+	for _, c := range d.sorted() {
+		if c.over {
+			over = append(over, c.CallID)
+		}
+	}
+	return over
+}
+
+// State returns the state of a dialog, empty where there is none, and whether it
+// is over.
+func (d *Dialogs) State(callID string) (state string, over bool) {
+	if c := d.calls[callID]; c != nil {
+		return c.To, c.over
+	}
+	return "", false
+}
+
+func (d *Dialogs) sorted() []*dialog {
+	return slices.SortedFunc(maps.Values(d.calls), func(a, b *dialog) int { return strings.Compare(a.CallID, b.CallID) })
+}
+
+func (d *Dialogs) open(callID string, dir events.Direction, sdp string) *dialog {
+	c := &dialog{Change: Change{CallID: callID, Direction: dir, Video: d.TakesVideo && offersVideo(sdp)}}
+	if d.calls == nil {
+		d.calls = make(map[string]*dialog)
+	}
+	d.calls[callID] = c
+	return c
+}
+
+// offersVideo reports whether a description has video that is not refused.
+func offersVideo(sdp string) bool {
+	for line := range strings.Lines(sdp) {
+		rest, ok := strings.CutPrefix(line, "m=video")
+		if ok && !strings.HasPrefix(rest, " 0 ") {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *dialog) begin(state string) Step {
+	c.To = state
+	return Step{Changes: []Change{c.Change}}
+}
+
+// to moves the dialog, or says why not.
+func (c *dialog) to(state string) Step {
+	if c == nil || c.over {
+		return Step{Fault: state + " for a call that is not ours"}
+	}
+	if !mayFollow(c.To, state) {
+		return Step{Fault: state + " after " + c.To}
+	}
+	c.From, c.To = c.To, state
+	return Step{Changes: []Change{c.Change}}
+}
+
+// end marks the dialog as over. Where somebody hung up, that is a state; a lost
+// or failed dialog has none.
+func (c *dialog) end(reason string) Step {
+	if c.over {
+		return Step{}
+	}
+	var s Step
+	if reason == events.SessionBye && c.To != events.DialogHangup {
+		s = c.to(events.DialogHangup)
+	}
+	c.Reason, c.over = reason, true
+	return s
+}
+
+// cause keeps a cause in the server's spelling, and what is missing of name and
+// number.
+func (c *dialog) cause(name string, code int) {
+	name = strings.ReplaceAll(strings.TrimSpace(name), " ", "_")
+	if name == "" {
+		name = events.CauseText(code)
+	}
+	if code == 0 {
+		code = events.CauseCode(name)
+	}
+	if name != "" {
+		c.Cause, c.CauseCode = name, code
+	}
+}
+
+func (s *Step) add(t Step) {
+	s.Changes = append(s.Changes, t.Changes...)
+	if s.Fault == "" {
+		s.Fault = t.Fault
+	}
+}

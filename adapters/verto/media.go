@@ -1,0 +1,162 @@
+package verto
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/pion/ice/v4"
+	"github.com/pion/interceptor"
+	"github.com/pion/interceptor/pkg/stats"
+	"github.com/pion/webrtc/v4"
+)
+
+// Media is what all phones of a process share: pion's API, and the one ticker that
+// paces the audio of all calls.
+type Media struct {
+	api    *webrtc.API
+	pacer  pacer
+	gather time.Duration
+
+	mu     sync.Mutex // held while a PeerConnection is made
+	getter stats.Getter
+}
+
+// gatherTime is how long a description waits for its candidates. There is one
+// local address, so that it takes milliseconds.
+const gatherTime = time.Second
+
+// NewMedia returns the media for calls over one local address. One it must be:
+// with two, FreeSWITCH follows the wrong one for seconds (protocol 8.2).
+// [LocalAddress] finds it.
+func NewMedia(local netip.Addr) (*Media, error) {
+	if !local.IsValid() || local.IsUnspecified() {
+		return nil, fmt.Errorf("%w: %q is no local address for media", ErrArgument, local)
+	}
+	m := &Media{
+		gather: gatherTime,
+		pacer:  pacer{tracks: make(map[*outTrack]struct{}), wake: make(chan struct{}, 1)},
+	}
+	codecs := new(webrtc.MediaEngine)
+	for _, c := range audioCodecs {
+		if err := codecs.RegisterCodec(c, webrtc.RTPCodecTypeAudio); err != nil {
+			return nil, fmt.Errorf("verto: register %s: %w", c.MimeType, err)
+		}
+	}
+	interceptors := new(interceptor.Registry)
+	if err := webrtc.ConfigureRTCPReports(interceptors); err != nil {
+		return nil, fmt.Errorf("verto: RTCP reports: %w", err)
+	}
+	factory, err := stats.NewInterceptor()
+	if err != nil {
+		return nil, fmt.Errorf("verto: statistics: %w", err)
+	}
+	factory.OnNewPeerConnection(func(_ string, g stats.Getter) { m.getter = g })
+	interceptors.Add(factory)
+
+	m.api = webrtc.NewAPI(webrtc.WithMediaEngine(codecs), webrtc.WithInterceptorRegistry(interceptors),
+		webrtc.WithSettingEngine(settings(local.Unmap())))
+	return m, nil
+}
+
+// audioCodecs are what we offer, in the order of our liking.
+var audioCodecs = []webrtc.RTPCodecParameters{
+	audioCodec(webrtc.MimeTypeOpus, 48000, 2, "minptime=10;useinbandfec=1", 111),
+	audioCodec(webrtc.MimeTypePCMU, 8000, 0, "", 0),
+	audioCodec(webrtc.MimeTypePCMA, 8000, 0, "", 8),
+	audioCodec(mimeTelephoneEvent, 8000, 0, "", 101),
+	audioCodec(mimeTelephoneEvent, 48000, 0, "", 110),
+}
+
+const mimeTelephoneEvent = "audio/telephone-event"
+
+func audioCodec(mime string, rate uint32, channels uint16, fmtp string, pt webrtc.PayloadType) webrtc.RTPCodecParameters {
+	return webrtc.RTPCodecParameters{
+		RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: mime, ClockRate: rate, Channels: channels, SDPFmtpLine: fmtp},
+		PayloadType:        pt,
+	}
+}
+
+func settings(local netip.Addr) webrtc.SettingEngine {
+	var s webrtc.SettingEngine
+	s.SetIPFilter(func(ip net.IP) bool {
+		a, ok := netip.AddrFromSlice(ip)
+		return ok && a.Unmap() == local
+	})
+	network := webrtc.NetworkTypeUDP4
+	if local.Is6() {
+		network = webrtc.NetworkTypeUDP6
+	}
+	s.SetNetworkTypes([]webrtc.NetworkType{network})
+	s.SetIncludeLoopbackCandidate(local.IsLoopback())
+	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	s.SetSDPMediaLevelFingerprints(true)
+	return s
+}
+
+// Run paces the audio until ctx ends.
+func (m *Media) Run(ctx context.Context) error {
+	m.pacer.run(ctx.Done())
+	return nil
+}
+
+// LocalAddress returns the address from which the host of a URL is reached. No
+// packet is sent.
+func LocalAddress(ctx context.Context, server string) (netip.Addr, error) {
+	u, err := url.Parse(server)
+	if err != nil || u.Hostname() == "" {
+		return netip.Addr{}, fmt.Errorf("%w: no host in the address of the Verto server", ErrArgument)
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "udp", net.JoinHostPort(u.Hostname(), "9"))
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("verto: find the local address towards %s: %w", u.Hostname(), err)
+	}
+	defer c.Close()
+	ap, err := netip.ParseAddrPort(c.LocalAddr().String())
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("verto: local address: %w", err)
+	}
+	return ap.Addr().Unmap().WithZone(""), nil
+}
+
+// newPeerConnection returns a PeerConnection and what knows its statistics.
+func (m *Media) newPeerConnection() (*webrtc.PeerConnection, stats.Getter, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	pc, err := m.api.NewPeerConnection(webrtc.Configuration{})
+	if err != nil {
+		return nil, nil, err
+	}
+	return pc, m.getter, nil
+}
+
+// errNoCandidate is returned when the local address cannot be used.
+var errNoCandidate = errors.New("verto: no candidate: is the media address one of this host?")
+
+// describe gathers all candidates, since Verto has no way to send one later, and
+// returns the local description for FreeSWITCH.
+func (m *Media) describe(ctx context.Context, pc *webrtc.PeerConnection, d webrtc.SessionDescription) (string, error) {
+	done := webrtc.GatheringCompletePromise(pc)
+	if err := pc.SetLocalDescription(d); err != nil {
+		return "", fmt.Errorf("set the local description: %w", err)
+	}
+	timer := time.NewTimer(m.gather)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	sdp := pc.LocalDescription().SDP
+	if candidateAddress(splitLines(sdp)) == "" {
+		return "", errNoCandidate
+	}
+	return forServer(sdp), nil
+}

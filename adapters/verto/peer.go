@@ -1,0 +1,198 @@
+package verto
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/interceptor/pkg/stats"
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v4"
+)
+
+// peer is one PeerConnection of a call: one attempt.
+type peer struct {
+	media *Media
+	pc    *webrtc.PeerConnection
+	out   *outTrack
+	to    peerEvents
+	rec   *recorder // nil: none
+
+	getter  stats.Getter
+	in      atomic.Uint32 // the SSRC of what comes in
+	readers sync.WaitGroup
+
+	mu     sync.Mutex // guards closed
+	closed bool
+}
+
+// peerEvents is told what happens to a peer, on goroutines of pion. It must not
+// wait.
+type peerEvents interface {
+	transportState(layer, state string)
+	digit(digit byte, d time.Duration)
+}
+
+// newPeer makes a PeerConnection that sends out. Whoever gets one closes it.
+func newPeer(m *Media, out *outTrack, to peerEvents, rec *recorder) (*peer, error) {
+	pc, getter, err := m.newPeerConnection()
+	if err != nil {
+		return nil, fmt.Errorf("make a PeerConnection: %w", err)
+	}
+	p := &peer{media: m, pc: pc, getter: getter, out: out, to: to, rec: rec}
+	sender, err := pc.AddTrack(out)
+	if err == nil {
+		err = preferCodecs(pc, out.clip)
+	}
+	if err != nil {
+		_ = pc.Close()
+		return nil, fmt.Errorf("add the track: %w", err)
+	}
+	pc.OnICEConnectionStateChange(func(s webrtc.ICEConnectionState) {
+		p.state("ice", s.String())
+	})
+	sender.Transport().OnStateChange(func(s webrtc.DTLSTransportState) {
+		p.state("dtls", s.String())
+	})
+	pc.OnTrack(p.track)
+	p.readers.Go(func() { drain(sender.Read) })
+	m.pacer.add(out)
+	return p, nil
+}
+
+// preferCodecs offers first what the clip can be played in.
+func preferCodecs(pc *webrtc.PeerConnection, c clip) error {
+	if c == nil {
+		return nil
+	}
+	first := make([]webrtc.RTPCodecParameters, 0, len(audioCodecs))
+	var rest []webrtc.RTPCodecParameters
+	for _, codec := range audioCodecs {
+		if _, has := c[codec.MimeType]; has {
+			first = append(first, codec)
+		} else {
+			rest = append(rest, codec)
+		}
+	}
+	for _, t := range pc.GetTransceivers() {
+		if err := t.SetCodecPreferences(append(first, rest...)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// offer returns our offer.
+func (p *peer) offer(ctx context.Context) (string, error) {
+	d, err := p.pc.CreateOffer(nil)
+	if err != nil {
+		return "", fmt.Errorf("make an offer: %w", err)
+	}
+	return p.media.describe(ctx, p.pc, d)
+}
+
+// answer takes the server's offer and returns our answer.
+func (p *peer) answer(ctx context.Context, offer string) (string, error) {
+	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: fromServer(offer)}); err != nil {
+		return "", fmt.Errorf("read the offer: %w", err)
+	}
+	d, err := p.pc.CreateAnswer(nil)
+	if err != nil {
+		return "", fmt.Errorf("make an answer: %w", err)
+	}
+	return p.media.describe(ctx, p.pc, d)
+}
+
+// accept takes the server's answer to our offer. A second one is ignored: FreeSWITCH
+// may send the same in verto.media and in verto.answer.
+func (p *peer) accept(answer string) error {
+	if p.pc.SignalingState() == webrtc.SignalingStateStable {
+		return nil
+	}
+	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: fromServer(answer)}); err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	return nil
+}
+
+func (p *peer) state(layer, state string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.to.transportState(layer, state)
+	}
+}
+
+// track reads what comes in. It runs on a goroutine of pion, which close waits for.
+func (p *peer) track(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.readers.Add(1)
+	p.readers.Go(func() { drain(r.Read) })
+	p.mu.Unlock()
+	defer p.readers.Done()
+
+	p.in.Store(uint32(t.SSRC()))
+	events := make(map[uint8]*digitReader)
+	for _, c := range r.GetParameters().Codecs {
+		if c.MimeType == mimeTelephoneEvent {
+			events[uint8(c.PayloadType)] = &digitReader{clockRate: c.ClockRate}
+		}
+	}
+	var pkt rtp.Packet
+	buf := make([]byte, 1500)
+	for {
+		n, _, err := t.Read(buf)
+		if err != nil {
+			return
+		}
+		if n < 12 || pkt.Unmarshal(buf[:n]) != nil {
+			continue
+		}
+		if reader := events[pkt.PayloadType]; reader != nil {
+			if digit, d, ok := reader.packet(pkt.Timestamp, pkt.Payload); ok {
+				p.to.digit(digit, d)
+			}
+			continue
+		}
+		if p.out.echo != nil {
+			p.out.echo.put(pkt.PayloadType, pkt.Payload)
+		}
+		if p.rec != nil {
+			p.rec.write(t.Codec().MimeType, &pkt)
+		}
+	}
+}
+
+// drain reads RTCP until the connection is closed: the interceptors see only what
+// is read.
+func drain[A any](read func([]byte) (int, A, error)) {
+	buf := make([]byte, 1500)
+	for {
+		if _, _, err := read(buf); err != nil {
+			return
+		}
+	}
+}
+
+// mute ends what is told.
+func (p *peer) mute() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+}
+
+// close ends the connection and waits for what read from it. Nothing is told
+// after it began.
+func (p *peer) close() error {
+	p.mute()
+	p.media.pacer.remove(p.out)
+	err := p.pc.GracefulClose()
+	p.readers.Wait()
+	return err
+}

@@ -1,0 +1,123 @@
+package verto
+
+import (
+	"time"
+
+	"github.com/pion/webrtc/v4"
+
+	"github.com/callstate/callstate/events"
+)
+
+// stats returns the figures of this attempt.
+func (p *peer) stats() events.WebRTCStats {
+	s := events.WebRTCStats{Codec: codecName(p.out.codec())}
+	if ssrc := p.in.Load(); ssrc != 0 {
+		if in := p.getter.Get(ssrc); in != nil {
+			s.PacketsReceived = int64(in.InboundRTPStreamStats.PacketsReceived)
+			s.PacketsLost = max(0, in.InboundRTPStreamStats.PacketsLost)
+			s.BytesReceived = int64(in.BytesReceived)
+			s.JitterMs = in.InboundRTPStreamStats.Jitter * 1000
+		}
+	}
+	var roundTrip time.Duration
+	if ssrc := p.out.ssrc.Load(); ssrc != 0 {
+		if out := p.getter.Get(ssrc); out != nil {
+			s.PacketsSent = int64(out.OutboundRTPStreamStats.PacketsSent)
+			s.BytesSent = int64(out.OutboundRTPStreamStats.BytesSent)
+			roundTrip = out.RemoteInboundRTPStreamStats.RoundTripTime
+		}
+	}
+	if roundTrip <= 0 { // no report of the far end yet, or one that our clock ran ahead of
+		roundTrip = p.iceRoundTrip()
+	}
+	s.RoundTripMs = float64(roundTrip) / float64(time.Millisecond)
+	return s
+}
+
+// iceRoundTrip is the time of the last check of the selected candidate pair.
+func (p *peer) iceRoundTrip() time.Duration {
+	for _, s := range p.pc.GetSenders() {
+		if t := s.Transport(); t != nil {
+			if pair, ok := t.ICETransport().GetSelectedCandidatePairStats(); ok {
+				return time.Duration(pair.CurrentRoundTripTime * float64(time.Second))
+			}
+		}
+	}
+	return 0
+}
+
+func codecName(mime string) string {
+	switch mime {
+	case webrtc.MimeTypeOpus:
+		return "opus"
+	case webrtc.MimeTypePCMU:
+		return "PCMU"
+	case webrtc.MimeTypePCMA:
+		return "PCMA"
+	}
+	return ""
+}
+
+// total adds what earlier attempts counted to the present figures.
+func total(before, now events.WebRTCStats) events.WebRTCStats {
+	now.PacketsReceived += before.PacketsReceived
+	now.PacketsLost += before.PacketsLost
+	now.BytesReceived += before.BytesReceived
+	now.PacketsSent += before.PacketsSent
+	now.BytesSent += before.BytesSent
+	if now.Codec == "" {
+		now.Codec = before.Codec
+	}
+	return now
+}
+
+// The parts of the E-model that the estimate needs.
+const (
+	// defaultR is R with all parameters at their defaults (ITU-T G.107, 06/2015,
+	// section 7.7).
+	defaultR = 93.2
+	// lossRobustness is Bpl, and 0 is Ie, of G.711 with packet loss concealment
+	// (ITU-T G.113, Appendix I, 05/2007, table I.4). Opus has no value there and
+	// conceals better, so that its estimate errs downwards.
+	lossRobustness = 25.1
+)
+
+// opusLookAhead is what the encoder of Opus looks ahead beyond its frame (RFC
+// 6716, section 2).
+const opusLookAhead = 6500 * time.Microsecond
+
+// estimateMOS estimates how what we receive sounds: a number from 1 to 4.41, or 0
+// where nothing came. It is the E-model of ITU-T G.107 (06/2015), simplified as by
+// Cole and Rosenbluth ("Voice over IP performance monitoring", ACM SIGCOMM CCR
+// 31(2), 2001, section 3):
+//
+//	R   = 93.2 - Id - Ie,eff
+//	Id  = 0.024 d + 0.11 (d - 177.3) [d > 177.3]      d: one-way delay in ms
+//	Ie,eff = Ie + (95 - Ie) Ppl / (Ppl + Bpl)         random loss, G.107 (7-29)
+//	MOS = 1 + 0.035 R + R (R - 60) (100 - R) 7e-6     G.107, Annex B
+//
+// The delay is half the round trip, the packet, and a jitter buffer of twice the
+// jitter.
+func estimateMOS(s events.WebRTCStats) float64 {
+	expected := s.PacketsReceived + s.PacketsLost
+	if s.PacketsReceived == 0 || expected <= 0 {
+		return 0
+	}
+	d := s.RoundTripMs/2 + float64(frameTime)/float64(time.Millisecond) + 2*s.JitterMs
+	if s.Codec == "opus" {
+		d += float64(opusLookAhead) / float64(time.Millisecond)
+	}
+	id := 0.024 * d
+	if d > 177.3 {
+		id += 0.11 * (d - 177.3)
+	}
+	loss := 100 * float64(s.PacketsLost) / float64(expected)
+	r := defaultR - id - 95*loss/(loss+lossRobustness)
+	switch {
+	case r <= 0:
+		return 1
+	case r >= 100:
+		return 4.5
+	}
+	return max(1, 1+0.035*r+r*(r-60)*(100-r)*7e-6)
+}

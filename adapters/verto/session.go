@@ -1,0 +1,437 @@
+package verto
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/callstate/callstate/engine"
+	"github.com/callstate/callstate/events"
+)
+
+// session is one call of the phone: its media, and what is asked of it. All of it
+// runs on one goroutine, so that what arrives back to back is done one after the
+// other.
+type session struct {
+	p   *Phone
+	id  string // the Verto callID
+	log *slog.Logger
+	box *mailbox[any] // of the types below
+
+	done chan struct{} // closed when nothing is done any more
+
+	// What follows belongs to the session's goroutine.
+	state    string
+	attempt  int
+	offer    string // of the server, until it is answered
+	peer     *peer  // nil while there is none
+	accepted bool   // the server's answer to our offer
+	rec      *recorder
+	before   events.WebRTCStats // of the attempts that were given up
+
+	invited bool     // our invite was answered
+	placing *command // the call, until the server has made the channel
+	hangups []*command
+}
+
+// What a session is told, beside the Change of its dialog and *command.
+type (
+	// fromServerMsg is a request of the server.
+	fromServerMsg struct {
+		method string
+		call   *Call
+	}
+	// repliedMsg is the answer to a request of ours.
+	repliedMsg struct {
+		then func(*Frame, error)
+		f    *Frame
+		err  error
+	}
+	// autoMsg says that the session is to be answered.
+	autoMsg struct{}
+	// isOver says that the dialog is over.
+	isOver struct{}
+)
+
+// command is what somebody asks of a session.
+type command struct {
+	do   func(*session, *command)
+	arg  string
+	done chan error // holds one
+}
+
+func (c *command) finish(err error) {
+	if c != nil {
+		c.done <- err
+	}
+}
+
+// begin makes a session and starts it. p.mu is held, and Run is running.
+func (p *Phone) begin(id string) *session {
+	s := &session{p: p, id: id, log: p.log.With("session", id), box: newMailbox[any](), done: make(chan struct{})}
+	p.sessions[id] = s
+	if until, ok := p.auto[id]; ok {
+		delete(p.auto, id)
+		if time.Now().Before(until) {
+			s.box.put(autoMsg{})
+		}
+	}
+	stop := p.stop
+	p.running.Go(func() { s.run(stop) })
+	return s
+}
+
+// run does what the session is told, until its dialog is over or the phone stops.
+func (s *session) run(stop <-chan struct{}) {
+	defer close(s.done)
+	interval := time.NewTicker(time.Duration(s.p.cfg.StatsInterval))
+	defer interval.Stop()
+	deadline := time.NewTimer(time.Hour)
+	deadline.Stop()
+	defer deadline.Stop()
+	var auto, over bool
+	for !over {
+		select {
+		case <-stop:
+			s.end(false)
+			return
+		case <-interval.C:
+			s.tellStats(false)
+		case <-deadline.C:
+			s.expired()
+		case <-s.box.wake:
+			for _, m := range s.box.take() {
+				switch m := m.(type) {
+				case Change:
+					s.changed(m, deadline)
+				case fromServerMsg:
+					s.fromServer(m)
+				case repliedMsg:
+					m.then(m.f, m.err)
+				case *command:
+					m.do(s, m)
+				case autoMsg:
+					auto = true
+				case isOver:
+					over = true
+				}
+			}
+			if auto && s.state == events.DialogRinging && s.offer != "" && !over {
+				auto = false
+				s.answer(nil)
+			}
+		}
+	}
+	s.end(true)
+}
+
+// changed follows the dialog.
+func (s *session) changed(c Change, deadline *time.Timer) {
+	s.state, s.attempt = c.To, c.Attempt
+	deadline.Stop()
+	switch c.To {
+	case events.DialogDetached:
+		deadline.Reset(time.Duration(s.p.cfg.RecoveryTime))
+	case events.DialogRequesting, events.DialogTrying:
+		if ring := time.Duration(s.p.cfg.RingTimeout); ring > 0 {
+			deadline.Reset(ring)
+		}
+	case events.DialogRinging:
+		if c.From == "" && s.p.user.Answer == AnswerAlways {
+			s.box.put(autoMsg{})
+		}
+	}
+}
+
+// expired gives up a call that was not taken up again, or not answered.
+func (s *session) expired() {
+	switch s.state {
+	case events.DialogDetached:
+		s.p.apply(func(d *Dialogs) Step { return d.Fail(s.id, events.SessionSocketLost) })
+	case events.DialogTrying:
+		s.log.Info("not answered in time")
+		s.bye("NO_ANSWER", func(error) {})
+	}
+}
+
+// fromServer does what a request of the server asks for.
+func (s *session) fromServer(m fromServerMsg) {
+	switch m.method {
+	case MethodInvite:
+		s.offer = m.call.SDP
+	case MethodMedia, MethodAnswer:
+		s.accept(m)
+	case MethodAttach:
+		s.reattach(m.call.SDP)
+	}
+}
+
+// accept takes the server's answer. It comes once, in verto.media or in
+// verto.answer.
+func (s *session) accept(m fromServerMsg) {
+	switch {
+	case s.peer == nil || s.accepted && m.call.SDP == "":
+	case m.call.SDP == "":
+		s.fail(fmt.Errorf("%w: %s without sdp", ErrMedia, m.method))
+	default:
+		s.accepted = true
+		if err := s.peer.accept(m.call.SDP); err != nil {
+			s.fail(fmt.Errorf("%w: %w", ErrMedia, err))
+		}
+	}
+}
+
+// open makes the media of an attempt.
+func (s *session) open() error {
+	user := &s.p.user
+	if s.rec == nil && user.Record != "" {
+		s.rec = newRecorder(user.Record, s.id, time.Now(), s.log)
+	}
+	out := newOutTrack(s.id, s.p.clip, user.Audio == AudioEcho)
+	peer, err := newPeer(s.p.media, out, attempt{s, s.attempt}, s.rec)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrMedia, err)
+	}
+	s.peer = peer
+	return nil
+}
+
+// shut ends the media of an attempt, and keeps its figures.
+func (s *session) shut() {
+	if s.peer == nil {
+		return
+	}
+	s.before = total(s.before, s.peer.stats())
+	if err := s.peer.close(); err != nil {
+		s.log.Warn("close the PeerConnection", "err", err)
+	}
+	s.peer = nil
+}
+
+// place calls a number. The dialog begins with our invite; the call is placed when
+// the server has made the channel.
+func (s *session) place(c *command) {
+	s.placing = c
+	ctx, cancel := s.deadline()
+	defer cancel()
+	sdp, err := "", s.open()
+	if err == nil {
+		if sdp, err = s.peer.offer(ctx); err != nil {
+			err = fmt.Errorf("%w: %w", ErrMedia, err)
+		}
+	}
+	if err == nil {
+		err = s.request(MethodInvite, CallRequest{SDP: sdp, Dialog: Dialog{
+			DestinationNumber: c.arg, RemoteCallerIDName: c.arg, RemoteCallerIDNumber: c.arg,
+		}}, s.placed)
+	}
+	if err != nil {
+		s.placing = nil
+		s.shut()
+		s.before = events.WebRTCStats{} // of a session that nobody heard of
+		s.box.put(isOver{})             // there is no dialog to end
+		c.finish(err)
+		return
+	}
+	s.tellICE()
+}
+
+func (s *session) placed(f *Frame, err error) {
+	s.invited = true
+	c := s.placing
+	s.placing = nil
+	if err = outcome(f, err); err != nil {
+		if f == nil {
+			// Whether the channel exists is not known: a server that is there ends it.
+			s.fail(err)
+		}
+		c.finish(err)
+		return
+	}
+	c.finish(nil)
+	for _, h := range s.hangups {
+		s.hangup(h)
+	}
+	s.hangups = nil
+}
+
+// answer answers a ringing call; c may be nil.
+func (s *session) answer(c *command) {
+	if s.state != events.DialogRinging || s.offer == "" {
+		c.finish(fmt.Errorf("answer: %w: it is not ringing", ErrNoSession))
+		return
+	}
+	ctx, cancel := s.deadline()
+	defer cancel()
+	s.shut() // of an answer that was refused
+	err := s.open()
+	if err == nil {
+		s.tellICE()
+		err = s.send(ctx, MethodAnswer, s.offer, func(f *Frame, err error) {
+			if err = outcome(f, err); err != nil {
+				s.fail(err)
+			}
+			c.finish(err)
+		})
+	}
+	if err != nil {
+		s.fail(err)
+		c.finish(err)
+	}
+}
+
+// reattach takes up a call that the server offers again. The old PeerConnection
+// goes first: FreeSWITCH uses the same port again and would hear both.
+func (s *session) reattach(offer string) {
+	s.shut()
+	ctx, cancel := s.deadline()
+	defer cancel()
+	err := s.open()
+	if err == nil {
+		s.tellICE()
+		err = s.send(ctx, MethodAttach, healed(offer), func(f *Frame, err error) {
+			if err = outcome(f, err); err != nil {
+				s.log.Warn("not taken up again", "err", err)
+			}
+		})
+	}
+	if err != nil { // the call is the server's to end
+		s.log.Error("not taken up again", "err", err)
+		s.p.apply(func(d *Dialogs) Step { return d.Fail(s.id, events.SessionFailed) })
+	}
+}
+
+// send answers an offer of the server.
+func (s *session) send(ctx context.Context, method, offer string, then func(*Frame, error)) error {
+	sdp, err := s.peer.answer(ctx, offer)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrMedia, err)
+	}
+	s.accepted = true
+	r := CallRequest{SDP: sdp}
+	if method == MethodAnswer {
+		number, _, _ := strings.Cut(s.p.user.Login, "@")
+		r.Dialog.CalleeIDName, r.Dialog.CalleeIDNumber = number, number
+	}
+	return s.request(method, r, then)
+}
+
+// deadline bounds what is done to make a description.
+func (s *session) deadline() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), s.p.media.gather+time.Second)
+}
+
+// request sends a request about the session; then runs on its goroutine.
+func (s *session) request(method string, r CallRequest, then func(*Frame, error)) error {
+	return s.p.request(nil, method, func(sessID string) Object {
+		r.SessID, r.Dialog.CallID = sessID, s.id
+		return &r
+	}, func(f *Frame, err error) { s.box.put(repliedMsg{then, f, err}) })
+}
+
+// bye hangs up.
+func (s *session) bye(cause string, done func(error)) {
+	err := s.request(MethodBye, CallRequest{Cause: cause, CauseCode: Number(events.CauseCode(cause))}, func(f *Frame, err error) {
+		if err = outcome(f, err); errors.Is(err, ErrNoCall) {
+			err = nil
+		}
+		if f == nil { // nobody will confirm it
+			s.p.apply(func(d *Dialogs) Step { return d.Fail(s.id, events.SessionBye) })
+		}
+		done(err)
+	})
+	if err != nil {
+		done(err)
+	}
+}
+
+// fail ends a call that has no media: for the server by a bye, for us at once.
+func (s *session) fail(err error) {
+	s.log.Error("session failed", "err", err)
+	if !errors.Is(err, ErrDisconnected) {
+		s.bye("INCOMPATIBLE_DESTINATION", func(error) {})
+		s.p.apply(func(d *Dialogs) Step { return d.Fail(s.id, events.SessionFailed) })
+	}
+}
+
+// end tells the last of the session and closes its media. Without destroy the
+// dialog stays: the phone stops, and the server may keep the call.
+func (s *session) end(destroy bool) {
+	s.tellStats(destroy)
+	if s.peer != nil {
+		s.peer.mute()
+	}
+	if destroy {
+		s.p.destroy(s)
+	}
+	s.shut()
+	if s.rec != nil {
+		s.rec.close()
+	}
+	s.placing.finish(fmt.Errorf("%w: it is over", ErrNoSession))
+	for _, h := range s.hangups {
+		h.finish(nil)
+	}
+	s.refuseRest()
+}
+
+// destroy removes a session that is over.
+func (p *Phone) destroy(s *session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.sessions, s.id)
+	p.took(p.dialogs.Destroy(s.id), false)
+}
+
+// refuseRest answers what was asked too late.
+func (s *session) refuseRest() {
+	for _, m := range s.box.take() {
+		switch m := m.(type) {
+		case *command:
+			m.finish(fmt.Errorf("%w: it is over", ErrNoSession))
+		case repliedMsg:
+			m.then(m.f, m.err)
+		}
+	}
+}
+
+// tellStats tells the figures so far, and at the end the last ones.
+func (s *session) tellStats(final bool) {
+	if s.peer == nil && (!final || s.before == (events.WebRTCStats{})) {
+		return
+	}
+	var now events.WebRTCStats
+	if s.peer != nil {
+		now = s.peer.stats()
+	}
+	now = total(s.before, now)
+	now.Session, now.Final, now.MOS = s.id, final, estimateMOS(now)
+	s.p.tell(engine.SessionObservation{
+		Kind: engine.SessionStats, Session: s.id, Transport: transport, Attempt: s.attempt, Stats: now,
+	})
+}
+
+// tellICE tells that there is a PeerConnection.
+func (s *session) tellICE() { attempt{s, s.attempt}.transportState(events.LayerICE, "new") }
+
+// attempt is what one PeerConnection of the session tells.
+type attempt struct {
+	s *session
+	n int
+}
+
+func (a attempt) transportState(layer, state string) {
+	a.s.p.tellOf(engine.SessionObservation{
+		Kind: engine.SessionState, Session: a.s.id, Attempt: a.n, Layer: layer, State: state,
+	})
+}
+
+func (a attempt) digit(digit byte, d time.Duration) {
+	a.s.log.Debug("digit received", "digit", string(digit), "duration", d)
+	if a.s.p.onDigit != nil {
+		a.s.p.onDigit(a.s.id, digit, d)
+	}
+}

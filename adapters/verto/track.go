@@ -1,0 +1,270 @@
+package verto
+
+import (
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v4"
+)
+
+// errNoAudioCodec is returned when nothing that we can send was agreed.
+var errNoAudioCodec = errors.New("verto: no audio codec in common")
+
+// outTrack is what a call sends: one packet every 20 ms from the first moment to
+// the last, also while it is held, so that no media timeout of the server ends
+// the call. pion's own tracks need to know the codec before it is agreed.
+type outTrack struct {
+	id   string
+	clip clip      // nil: silence
+	echo *echoLine // nil: none
+
+	ssrc atomic.Uint32
+
+	mu     sync.Mutex // guards what follows
+	writer webrtc.TrackLocalWriter
+	mime   string
+	quiet  []byte
+	frames [][]byte
+	at     int // the next of frames
+	step   uint32
+	header rtp.Header
+}
+
+func newOutTrack(id string, c clip, echo bool) *outTrack {
+	t := &outTrack{id: id, clip: c}
+	if echo {
+		t.echo = new(echoLine)
+	}
+	return t
+}
+
+// Bind implements [webrtc.TrackLocal]. Of the agreed codecs it takes the first
+// that the clip has, else the first that we can be silent in.
+func (t *outTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
+	var chosen *webrtc.RTPCodecParameters
+	for _, c := range ctx.CodecParameters() {
+		if silence[c.MimeType] == nil {
+			continue
+		}
+		if _, has := t.clip[c.MimeType]; chosen == nil || has {
+			chosen = &c
+			if has {
+				break
+			}
+		}
+	}
+	if chosen == nil {
+		return webrtc.RTPCodecParameters{}, errNoAudioCodec
+	}
+	t.ssrc.Store(uint32(ctx.SSRC()))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.writer, t.mime = ctx.WriteStream(), chosen.MimeType
+	t.quiet, t.frames = silence[t.mime], t.clip[t.mime]
+	t.step = uint32(frameTime.Seconds() * float64(chosen.ClockRate))
+	t.header = rtp.Header{
+		Version: 2, PayloadType: uint8(chosen.PayloadType), SSRC: uint32(ctx.SSRC()),
+		SequenceNumber: uint16(rand.Uint32()), Timestamp: rand.Uint32(), Marker: true,
+	}
+	return *chosen, nil
+}
+
+// Unbind implements [webrtc.TrackLocal].
+func (t *outTrack) Unbind(webrtc.TrackLocalContext) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.writer = nil
+	return nil
+}
+
+// ID implements [webrtc.TrackLocal].
+func (t *outTrack) ID() string { return t.id }
+
+// RID implements [webrtc.TrackLocal].
+func (*outTrack) RID() string { return "" }
+
+// StreamID implements [webrtc.TrackLocal].
+func (t *outTrack) StreamID() string { return t.id }
+
+// Kind implements [webrtc.TrackLocal].
+func (*outTrack) Kind() webrtc.RTPCodecType { return webrtc.RTPCodecTypeAudio }
+
+// codec returns the MIME type that is sent, empty before one was agreed.
+func (t *outTrack) codec() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mime
+}
+
+// tick sends n packets, after the time of skipped ones that nobody waits for any
+// more.
+func (t *outTrack) tick(n, skipped int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.writer == nil {
+		return
+	}
+	if skipped > 0 {
+		t.header.Timestamp += uint32(skipped) * t.step
+		t.header.Marker = true
+	}
+	for range n {
+		payload := t.next()
+		// An error means that the transport is not up yet or not any more; pion
+		// tells that by its states.
+		_, _ = t.writer.WriteRTP(&t.header, payload)
+		t.header.SequenceNumber++
+		t.header.Timestamp += t.step
+		t.header.Marker = false
+	}
+}
+
+// next returns the payload of the next packet. It holds until the next call.
+func (t *outTrack) next() []byte {
+	switch {
+	case t.echo != nil:
+		if p := t.echo.take(t.header.PayloadType); p != nil {
+			return p
+		}
+	case len(t.frames) > 0:
+		p := t.frames[t.at]
+		t.at = (t.at + 1) % len(t.frames)
+		return p
+	}
+	return t.quiet
+}
+
+// echoLine carries payloads from the reader of a call to its sender. It keeps a
+// few and drops the oldest, so that an echo never lags.
+type echoLine struct {
+	mu    sync.Mutex
+	slots [4]struct {
+		payload []byte
+		pt      uint8
+	}
+	first, n int
+	out      []byte
+}
+
+func (e *echoLine) put(pt uint8, payload []byte) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.n == len(e.slots) {
+		e.first = (e.first + 1) % len(e.slots)
+		e.n--
+	}
+	s := &e.slots[(e.first+e.n)%len(e.slots)]
+	s.payload, s.pt = append(s.payload[:0], payload...), pt
+	e.n++
+}
+
+// take returns the oldest payload, nil where there is none of that type.
+func (e *echoLine) take(pt uint8) []byte {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for e.n > 0 {
+		s := &e.slots[e.first]
+		e.first = (e.first + 1) % len(e.slots)
+		e.n--
+		if s.pt == pt {
+			e.out = append(e.out[:0], s.payload...)
+			return e.out
+		}
+	}
+	return nil
+}
+
+// maxBehind is how many packets a late tick makes up for. What is older is
+// skipped: a burst of it would only fill the far end's jitter buffer.
+const maxBehind = 5
+
+// pacer is the one ticker that drives the audio of all calls.
+type pacer struct {
+	mu     sync.Mutex
+	tracks map[*outTrack]struct{}
+	wake   chan struct{} // holds one: there is a track
+	list   []*outTrack   // of the last tick
+}
+
+func (p *pacer) add(t *outTrack) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tracks[t] = struct{}{}
+	p.list = nil
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *pacer) remove(t *outTrack) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.tracks, t)
+	p.list = nil
+}
+
+// current returns the tracks; the slice is not changed afterwards.
+func (p *pacer) current() []*outTrack {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.list == nil && len(p.tracks) > 0 {
+		p.list = make([]*outTrack, 0, len(p.tracks))
+		for t := range p.tracks {
+			p.list = append(p.list, t)
+		}
+	}
+	return p.list
+}
+
+// run sends until done is closed. Without calls it sleeps.
+func (p *pacer) run(done <-chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		case <-p.wake:
+		}
+		if !p.pace(done) {
+			return
+		}
+	}
+}
+
+// pace sends while there are tracks; it returns false when done is closed.
+func (p *pacer) pace(done <-chan struct{}) bool {
+	ticker := time.NewTicker(frameTime)
+	defer ticker.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-done:
+			return false
+		case <-ticker.C:
+		}
+		tracks := p.current()
+		if len(tracks) == 0 {
+			return true
+		}
+		due, skipped := behind(&last, time.Now())
+		for _, t := range tracks {
+			t.tick(due, skipped)
+		}
+	}
+}
+
+// behind returns how many frames are due since last, which it moves on, and how
+// many more are given up.
+func behind(last *time.Time, now time.Time) (due, skipped int) {
+	// A tick that comes a little early counts: it is the one that was meant.
+	due = int((now.Sub(*last) + frameTime/4) / frameTime)
+	*last = last.Add(time.Duration(due) * frameTime)
+	if due > maxBehind {
+		due, skipped = maxBehind, due-maxBehind
+	}
+	return due, skipped
+}
