@@ -42,6 +42,7 @@ type childConfig struct {
 	SnapshotEvery int
 	RetainBytes   int64  // drop what is more; 0 keeps everything
 	Export        string // folder for what is dropped
+	Unlisted      bool   // the PBX does not list the legs of its load: it is not compared with
 
 	// The child kills itself the After-th time that it comes to Place, this much
 	// later.
@@ -70,6 +71,7 @@ type childStats struct {
 	Confirmed  uint64
 	Live       int
 	Frames     uint64 // received
+	Settled    bool   // connected to the PBX
 }
 
 // childMain is the process. It says the URL of its NATS server and then, for each
@@ -103,6 +105,9 @@ func (c *childConfig) run() error {
 		ConnectionString: c.PBX, Mode: webitel.ModeDomain, Settle: -1, BackoffMin: webitel.Duration(time.Millisecond),
 		Users: []webitel.User{{Login: watcherLogin, Password: demoSecret}},
 	}}
+	if c.Unlisted {
+		cfg.ResyncInterval = duration(-time.Second)
+	}
 	a, err := openAppOn(cfg, s, logger)
 	if err != nil {
 		return err
@@ -115,11 +120,13 @@ func (c *childConfig) run() error {
 	if _, err := fmt.Println(url); err != nil {
 		return err
 	}
+	var settled atomic.Bool
+	a.clients[0].OnSettled(func(context.Context) { settled.Store(true) })
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	parts.Go(func() {
 		defer stop()
-		if err := a.answer(os.Stdin, os.Stdout); err != nil {
+		if err := a.answer(os.Stdin, os.Stdout, &settled); err != nil {
 			fmt.Fprintln(os.Stderr, "child:", err)
 		}
 	})
@@ -144,7 +151,7 @@ func (c *childConfig) run() error {
 }
 
 // answer answers until its input ends.
-func (a *app) answer(in io.Reader, out io.Writer) error {
+func (a *app) answer(in io.Reader, out io.Writer, settled *atomic.Bool) error {
 	enc := json.NewEncoder(out)
 	for s := bufio.NewScanner(in); s.Scan(); {
 		runtime.GC()
@@ -158,7 +165,7 @@ func (a *app) answer(in io.Reader, out io.Writer) error {
 		fds, _ := os.ReadDir("/proc/self/fd") // none where there is no such folder
 		err = enc.Encode(childStats{
 			Heap: m.HeapAlloc, Goroutines: runtime.NumGoroutine(), Files: len(fds), Position: st.Position, Confirmed: st.Published,
-			Live: st.LiveCalls, Frames: st.Frames.Received,
+			Live: st.LiveCalls, Frames: st.Frames.Received, Settled: settled.Load(),
 		})
 		if err != nil {
 			return err
