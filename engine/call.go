@@ -37,7 +37,7 @@ type call struct {
 	aliases   []string       `wire:"23"`
 	legs      []callLeg      `wire:"24"`
 	transfer  *cti.Transfer  `wire:"25"`
-	webrtc    *cti.WebRTC    `wire:"26"`
+	sessions  []callSession  `wire:"26"`
 	hangup    events.Hangup  `wire:"27"`
 	outcome   cti.Outcome    `wire:"28"`
 	origin    events.Origin  `wire:"29"`
@@ -86,6 +86,18 @@ func (c *call) legOrNew(id string) *callLeg {
 	}
 	c.legs = append(c.legs, callLeg{id: id})
 	return &c.legs[len(c.legs)-1]
+}
+
+// rename gives a leg its new id.
+func (c *call) rename(old, id string) {
+	if l := c.leg(old); l != nil {
+		l.id = id
+	}
+	for i := range c.sessions {
+		if s := &c.sessions[i]; s.leg == old {
+			s.leg = id
+		}
+	}
 }
 
 // primary is the leg that the call's state, partner and commands are about: the
@@ -302,10 +314,7 @@ func (c *call) view(account string, f cti.Features) *cti.Call {
 			v.RedirectingID, v.RedirectionID = number, t.Target
 		}
 	}
-	if c.webrtc != nil {
-		w := *c.webrtc
-		v.WebRTC = &w
-	}
+	v.WebRTC = c.viewSession()
 	primary := c.primary()
 	for i := range c.legs {
 		l := &c.legs[i]

@@ -70,18 +70,23 @@ type correlator struct {
 	cores    map[string]*core // by switch
 	waiting  map[string]*waitingLeg
 	awaited  map[string]string // legs not seen yet that were bridged, and with whom
-	gone     []*leg            // ended, oldest first
-	doubtful []*leg            // ended by inference, oldest first
+	sessions map[string]*session
+	early    map[string]*waitingSession // told of before their legs were seen
+	over     []*session                 // ended, oldest first
+	gone     []*leg                     // ended, oldest first
+	doubtful []*leg                     // ended by inference, oldest first
 	now      events.Time
 	frames   events.FrameCounts
 
 	// The frame under way.
-	in  *Input
-	at  events.Time
-	src events.TimeSource
-	n   int // events of the frame so far
-	out []events.Event
-	err error // a failed look-up of the log
+	in *Input
+	at events.Time
+	// unjoined is the session whose leg is not waited for any more.
+	unjoined string
+	src      events.TimeSource
+	n        int // events of the frame so far
+	out      []events.Event
+	err      error // a failed look-up of the log
 }
 
 // leg is one channel of the switch. The wire numbers are those of its stored form
@@ -100,7 +105,7 @@ type leg struct {
 	// was seen.
 	awaitedBy  string        `wire:"10"`
 	channel    string        `wire:"-"`
-	session    string        `wire:"12"` // of the web phone
+	session    string        `wire:"12"` // of the web phone, also after its end
 	stamp      string        `wire:"-"`  // of the last transfer seen
 	hangup     events.Hangup `wire:"14"`
 	seen       seqWindow     `wire:"-"`
@@ -116,6 +121,8 @@ type leg struct {
 	recording  bool          `wire:"25"`
 	detailed   bool          `wire:"26"`
 	onServer   bool          `wire:"27"`
+	// sessionOver says that the session has ended, which the leg survives.
+	sessionOver bool `wire:"28"`
 }
 
 // callRef is what correlation knows of a call.
@@ -140,6 +147,10 @@ type agent struct {
 	note       string     `wire:"5"`
 	queue      string     `wire:"6"`
 	calls      []*callRef `wire:"-"` // live ones
+
+	registered  bool   `wire:"8"`  // its web phone is signed in
+	phone       string `wire:"9"`  // by this connection
+	phoneReason string `wire:"10"` // why it is not
 }
 
 type conversation struct {
@@ -173,6 +184,8 @@ func newCorrelator(rules Rules, hasCall func(events.CallKey) (bool, error)) *cor
 		cores:    map[string]*core{},
 		waiting:  map[string]*waitingLeg{},
 		awaited:  map[string]string{},
+		sessions: map[string]*session{},
+		early:    map[string]*waitingSession{},
 	}
 	for _, d := range rules.Domains {
 		k.domains[d] = true
@@ -202,6 +215,7 @@ func (k *correlator) tick(now events.Time) ([]events.Event, error) {
 		k.now = now
 	}
 	k.expire(k.now.Add(-waitForLeg))
+	k.expireSessions(k.now.Add(-waitForChannel))
 	k.forget()
 	return k.out, k.err
 }
@@ -210,6 +224,7 @@ func (k *correlator) tick(now events.Time) ([]events.Event, error) {
 func (k *correlator) finish() ([]events.Event, error) {
 	k.out, k.err = k.out[:0], nil
 	k.expire(k.now + 1)
+	k.expireSessions(k.now + 1)
 	return k.out, k.err
 }
 
@@ -261,7 +276,7 @@ func (k *correlator) decide(in *Input) disposition {
 		k.observeAgent(&in.Agents[i])
 	}
 	in.recorded = in.recorded || len(k.out) > before
-	if d == dispWaiting { // it ended what an old core carried, or told of an agent, and is not done
+	if d == dispWaiting && in.Leg != nil { // it ended what an old core carried, or told of an agent, and is not done
 		w := k.waiting[in.Leg.Leg].inputs
 		w[len(w)-1].recorded, w[len(w)-1].n = in.recorded, k.n
 	}
@@ -447,6 +462,7 @@ func (k *correlator) settle(id string, begin int) {
 func (k *correlator) forget() {
 	k.gone = k.forgetBefore(k.gone, k.now.Add(-keepLeg))
 	k.doubtful = k.forgetBefore(k.doubtful, k.now.Add(-keepDoubtful))
+	k.forgetSessions(k.now.Add(-keepLeg))
 }
 
 func (k *correlator) forgetBefore(gone []*leg, deadline events.Time) []*leg {

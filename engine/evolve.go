@@ -20,7 +20,7 @@ func (k *correlator) evolve(ev *events.Event) {
 	case *events.CallLegAdded:
 		c := k.calls[ev.Key()]
 		if l := k.legs[ev.Leg]; l != nil && l.call == c {
-			l.ended, l.inferred = false, false
+			k.alive(l)
 		} else if c != nil {
 			k.newLeg(ev, c).otherLeg = p.OtherLeg
 		}
@@ -38,6 +38,9 @@ func (k *correlator) evolve(ev *events.Event) {
 		if ev.Domain != "" {
 			k.domains[ev.Domain] = true
 		}
+		return
+	}
+	if k.evolveSession(ev) {
 		return
 	}
 	if ev.Account != "" && ev.Call == "" {
@@ -136,10 +139,6 @@ func (k *correlator) evolveLeg(l *leg, ev *events.Event) {
 		l.recording = true
 	case *events.CallRecordingStopped:
 		l.recording = false
-	case *events.WebRTCSessionNew:
-		l.session = p.Session
-	case *events.WebRTCSessionEnded:
-		l.session = ""
 	case *events.LegHungup:
 		k.legGone(l, p.Hangup, p.EndedAt, p.Inferred, ev)
 	case *events.CallLegRemoved:
@@ -180,7 +179,8 @@ func (k *correlator) evolveCall(l *leg, ev *events.Event) {
 		if s := &ev.Source; s.Core != "" {
 			l.core, l.sw = s.Core, s.Switch
 		}
-		l.ended, l.inferred, c.ended = false, false, false
+		k.alive(l)
+		c.ended = false
 		a := k.agent(ev.Account)
 		a.calls = append(a.calls, c)
 	}
@@ -227,6 +227,14 @@ func (k *correlator) legGone(l *leg, h events.Hangup, at events.Time, inferred s
 	}
 }
 
+// alive takes an inferred end back. A session that was inferred ended with it.
+func (k *correlator) alive(l *leg) {
+	l.ended, l.inferred = false, false
+	if k.sessions[l.session] == nil {
+		l.session, l.sessionOver = "", false
+	}
+}
+
 func (k *correlator) relabel(l *leg, id string) {
 	if l == nil {
 		return
@@ -235,6 +243,9 @@ func (k *correlator) relabel(l *leg, id string) {
 	delete(k.legs, old)
 	l.id = id
 	k.legs[id] = l
+	if s := k.sessions[l.session]; s != nil && s.leg == old {
+		s.leg = id
+	}
 	if k.awaited[l.awaits] == old {
 		k.awaited[l.awaits] = id
 	}

@@ -195,8 +195,7 @@ func viewFields(c *cti.Call) map[string]string {
 		m["transfer.kind"], m["transfer.result"], m["transfer.target"] = t.Kind, t.Result, t.Target
 	}
 	if w := c.WebRTC; w != nil {
-		m["webRtc.session"], m["webRtc.transport"] = w.Session, w.Transport
-		m["webRtc.inferred"], m["webRtc.ended"] = strconv.FormatBool(w.Inferred), strconv.FormatBool(w.Ended)
+		sessionFields(m, w)
 	}
 	for i := range c.Legs {
 		l := &c.Legs[i]
@@ -206,4 +205,23 @@ func viewFields(c *cti.Call) map[string]string {
 		m[prefix+"held"], m[prefix+"ended"] = strconv.FormatBool(l.Held), strconv.FormatBool(l.Ended)
 	}
 	return m
+}
+
+func sessionFields(m map[string]string, w *cti.WebRTC) {
+	m["webRtc.session"], m["webRtc.transport"] = w.Session, w.Transport
+	m["webRtc.inferred"], m["webRtc.ended"] = strconv.FormatBool(w.Inferred), strconv.FormatBool(w.Ended)
+	m["webRtc.state"], m["webRtc.ice"], m["webRtc.dtls"] = w.State, w.ICE, w.DTLS
+	m["webRtc.attempt"], m["webRtc.video"] = strconv.Itoa(w.Attempt), strconv.FormatBool(w.Video)
+	m["webRtc.cause"], m["webRtc.reason"] = w.Cause, w.Reason
+	q := w.Quality
+	if q == nil {
+		return
+	}
+	real := func(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+	m["webRtc.quality.codec"] = q.Codec
+	m["webRtc.quality.packetsReceived"] = strconv.FormatInt(q.PacketsReceived, 10)
+	m["webRtc.quality.packetsSent"] = strconv.FormatInt(q.PacketsSent, 10)
+	m["webRtc.quality.packetsLost"] = strconv.FormatInt(q.PacketsLost, 10)
+	m["webRtc.quality.jitterMs"], m["webRtc.quality.roundTripMs"] = real(q.JitterMs), real(q.RoundTripMs)
+	m["webRtc.quality.mos"] = real(q.MOS)
 }

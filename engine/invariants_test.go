@@ -16,7 +16,7 @@ import (
 // drawWide is draw with what else comes in: what a switch says when it is asked,
 // agents, links, both paths, and frames that carry no number.
 func drawWide(t *rapid.T, s *story) Input {
-	switch rapid.IntRange(0, 11).Draw(t, "input") {
+	switch rapid.IntRange(0, 14).Draw(t, "input") {
 	case 0: // the switch, asked, does not know the leg
 		in := s.input(LegObservation{Kind: LegAbsent, Leg: rapid.SampledFrom([]string{"l1", "l2", "l3"}).Draw(t, "absent")})
 		in.Unframed, in.Origin, in.Source = true, events.Resync, events.Source{Connection: "conn"}
@@ -50,6 +50,8 @@ func drawWide(t *rapid.T, s *story) Input {
 		in := draw(t, s)
 		in.Source = events.Source{Adapter: "test", Path: events.PathAccount, Connection: "conn", Sequence: in.Source.Sequence}
 		return in
+	case 5, 6, 7:
+		return drawSession(t, s)
 	default:
 		return draw(t, s)
 	}
@@ -207,10 +209,9 @@ func checkCall(t tester, a *account, c *call) {
 func TestMemoryFollowsLiveCallsWhateverCame(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawWideStory(t, func(*story) {})
-		s.now = s.o.correlator.now + events.Time((keepDoubtful + time.Minute).Microseconds())
-		if _, err := s.o.tick(s.now); err != nil {
-			t.Fatal(err)
-		}
+		s.now = s.o.correlator.now
+		s.pass(keepDoubtful + time.Minute)
+		s.pass(2 * keepLeg) // sessions that went silent have ended only now
 		left(t, s.o.correlator)
 	})
 }
@@ -220,6 +221,7 @@ func left(t tester, k *correlator) {
 	n := map[string]int{
 		"legs": len(k.legs), "calls": len(k.calls), "conversations": len(k.convs), "waiting": len(k.waiting),
 		"awaited": len(k.awaited), "gone": len(k.gone), "doubtful": len(k.doubtful),
+		"sessions": len(k.sessions), "ended sessions": len(k.over), "waiting sessions": len(k.early),
 	}
 	for _, a := range k.accounts {
 		n["live calls of accounts"] += len(a.calls)
@@ -276,7 +278,7 @@ func TestRebuiltCorrelationIsTheSame(t *testing.T) {
 		}
 		for range rapid.IntRange(1, 20).Draw(t, "after") {
 			in := drawWide(t, s)
-			if in.Leg != nil && (in.Leg.TransferStamp != "" || in.Source.Path == events.PathAccount || in.Source.Core == "" && len(in.Agents) == 0 && in.Link == nil ||
+			if in.Leg != nil && (in.Leg.TransferStamp != "" || in.Source.Path == events.PathAccount || in.Source.Core == "" ||
 				in.Leg.Kind == LegRecordingStarted || in.Leg.Kind == LegRecordingStopped) {
 				continue // the last stamp, the path and a trunk's recording are not in the log where they gave no event
 			}

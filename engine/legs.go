@@ -203,7 +203,8 @@ func (k *correlator) beginCall(account string, o *LegObservation) *leg {
 	if c := k.liveCall(account, base); c != nil {
 		conv := c.legs[0].conv.root().id
 		k.emit(c.key, o.Leg, conv, &events.CallLegAdded{OtherLeg: cmp.Or(o.OtherLeg, o.OriginatingLeg), Channel: o.Channel})
-		k.sessionSeen(k.legs[o.Leg], o)
+		k.joinSession(k.legs[o.Leg])
+		k.inferSession(k.legs[o.Leg], o)
 		return k.legs[o.Leg]
 	}
 	p := &events.CallNew{
@@ -221,7 +222,8 @@ func (k *correlator) beginCall(account string, o *LegObservation) *leg {
 	}
 	k.emit(k.freeKey(account, base), o.Leg, conv, p)
 	l := k.legs[o.Leg]
-	k.sessionSeen(l, o)
+	k.joinSession(l)
+	k.inferSession(l, o)
 	return l
 }
 
@@ -235,13 +237,6 @@ func direction(o *LegObservation) (dir events.Direction, callback bool) {
 		return events.Out, false
 	default:
 		return events.In, false
-	}
-}
-
-// sessionSeen infers a web phone's session from the leg (client semantics 7.1).
-func (k *correlator) sessionSeen(l *leg, o *LegObservation) {
-	if o.WebRTC != "" && l.session == "" {
-		k.emitCall(l, &events.WebRTCSessionNew{Session: l.id, Transport: o.WebRTC, Inferred: true})
 	}
 }
 
@@ -271,7 +266,7 @@ func (k *correlator) catchUp(l *leg, o *LegObservation) {
 	if o.CallGroup != "" && o.CallGroup != c.key.Call && !slices.Contains(c.aliases, o.CallGroup) && !isRepeatOf(c.key.Call, o.CallGroup) {
 		k.emitCall(l, &events.CallUUIDChanged{Alias: o.CallGroup, Reason: aliasCallID})
 	}
-	k.sessionSeen(l, o)
+	k.inferSession(l, o)
 	if !o.Profiled || o.Ending || c.primaryLeg() != l || c.callback && !o.HitDialplan {
 		return
 	}
@@ -505,9 +500,7 @@ func (k *correlator) end(l *leg, h events.Hangup, at events.Time, inferred strin
 		k.emitLeg(l, &events.LegHungup{Hangup: h, Inferred: inferred, EndedAt: at})
 		return
 	}
-	if l.session != "" {
-		k.emitCall(l, &events.WebRTCSessionEnded{Session: l.session, Cause: h.Cause, Inferred: true})
-	}
+	k.legEnds(l, &h, inferred != "")
 	if c.alive() > 1 {
 		k.emitCall(l, &events.CallLegRemoved{Hangup: h, Inferred: inferred})
 		return

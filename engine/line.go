@@ -31,6 +31,7 @@ type account struct {
 	flags      cti.Features `wire:"16"` // last ones published
 	lineSeq    uint64       `wire:"17"`
 	requests   []requested  `wire:"18"` // the last ones
+	webPhone   bool         `wire:"19"` // is signed in
 }
 
 // presence is a fact that may not be known yet.
@@ -194,5 +195,6 @@ func (a *account) view() *cti.Line {
 		AgentState:      a.effectiveState(),
 		AgentNote:       a.note,
 		Online:          a.presence == presenceYes,
+		WebPhone:        a.webPhone,
 	}
 }

@@ -25,7 +25,7 @@ type Request struct {
 	Digits  string `json:"digits,omitempty"` // sendDtmf
 	State   string `json:"state,omitempty"`  // setUserState: ONHOOK, ONBREAK, DND, CALLFORWARD, VOICEMAIL, NONREG; holdCall: HELD for hold alone
 	Note    string `json:"note,omitempty"`   // setUserState: why; blindTransferCall: a comment
-	Active  bool   `json:"active,omitempty"` // setVideoState, setWrapUpUserState, changeCallCentreState
+	Active  bool   `json:"active,omitempty"` // setVideoState, setWrapUpUserState, changeCallCentreState; answerCall: with video
 	By      string `json:"by,omitempty"`     // who asks, for the record
 	// Timeout bounds the whole request; 0 means 20 s, and 60 s where the answer
 	// waits until a phone is picked up.
@@ -125,7 +125,7 @@ var methods map[string]method
 func init() {
 	methods = map[string]method{
 		"makeCall":                {needs: lineCan(cti.CanDial), plan: planCall, long: true},
-		"answerCall":              {needs: callCan(cti.CanAnswer), plan: planSession},
+		"answerCall":              {needs: callCan(cti.CanAnswer), plan: planAnswer},
 		"dropCall":                {needs: callCan(cti.CanDrop), plan: planDrop},
 		"holdCall":                {needs: callCanAny(cti.CanHold, cti.CanUnhold), plan: planToggleHold},
 		"unholdCall":              {needs: callCan(cti.CanUnhold), plan: planUnhold},
@@ -134,7 +134,7 @@ func init() {
 		"cancelTransfer":          {needs: consulting(false), plan: planCancel},
 		methodBlind:               {needs: callCanAny(cti.CanBlindTransfer, cti.CanMakeConsultCall), plan: planBlind},
 		"sendDtmf":                {needs: callCan(cti.CanDTMF), plan: planDTMF},
-		"setVideoState":           {needs: callCanAny(cti.CanNothing), plan: planSession},
+		"setVideoState":           {needs: callCanAny(cti.CanNothing), plan: planVideo},
 		"setUserState":            {plan: planState},
 		"setWrapUpUserState":      {plan: planWrapUp},
 		"changeCallCentreState":   {plan: planCallCentre},
@@ -254,25 +254,73 @@ func (g *planning) partner(c *call) (string, error) {
 	return "", refuse(VerdictNoChannel, "nobody is bridged with call %s", c.id)
 }
 
-func planCall(g *planning) error {
-	if g.web {
-		return refuse(VerdictNoSession, "the account has a web phone, which has no connection")
+// onLeg sends a command about the call's own leg to whoever can do it: the web
+// phone that holds its session, else the PBX.
+func (g *planning) onLeg(c *call, cmd Command) error {
+	leg, err := g.leg(c)
+	if err != nil {
+		return err
 	}
-	g.send(Command{Action: ActionCall, Target: g.r.Target})
+	cmd.Leg = leg
+	if s := c.sessionOf(leg); s != nil {
+		cmd.Leg, cmd.Phone = s.Session, true
+	}
+	g.send(cmd)
 	return nil
 }
 
-// planSession is for what a media session does and the PBX cannot (quirk Q24).
-func planSession(g *planning) error {
-	return refuse(VerdictNoSession, "only a web phone's session can do that, and the account has none")
+// planCall: an account with a web phone calls with it (reference/cti-model.md,
+// section 5).
+func planCall(g *planning) error {
+	if g.web && !g.a.webPhone {
+		return refuse(VerdictNoSession, "the account's web phone is not signed in")
+	}
+	g.send(Command{Action: ActionCall, Target: g.r.Target, Phone: g.web})
+	return nil
 }
 
-// planDrop ends every leg of the call, each with a command of its own.
+// planAnswer answers a ringing session; the PBX cannot (quirk Q24).
+func planAnswer(g *planning) error {
+	for i := range g.c.legs {
+		l := &g.c.legs[i]
+		if s := g.c.sessionOf(l.id); s != nil && !l.ended && s.State == events.DialogRinging {
+			g.send(Command{Action: ActionAnswer, Leg: s.Session, Phone: true, Video: g.r.Active})
+			g.proof = g.happened(func(p events.Payload) bool { _, ok := p.(*events.CallAccepted); return ok })
+			return nil
+		}
+	}
+	return refuse(VerdictNoSession, "only a web phone's session can answer, and none of the account's rings")
+}
+
+func planVideo(g *planning) error {
+	leg, err := g.leg(g.c)
+	if err != nil {
+		return err
+	}
+	s := g.c.sessionOf(leg)
+	if s == nil {
+		return refuse(VerdictNoSession, "only a web phone's session has video, and the call has none")
+	}
+	g.send(Command{Action: ActionVideo, Leg: s.Session, Phone: true, Video: g.r.Active})
+	return nil
+}
+
+// planDrop ends every leg of the call, each with a command of its own. A web
+// phone that has not answered rejects.
 func planDrop(g *planning) error {
 	for i := range g.c.legs {
-		if l := &g.c.legs[i]; !l.ended {
-			g.send(Command{Action: ActionHangup, Leg: l.id})
+		l := &g.c.legs[i]
+		if l.ended {
+			continue
 		}
+		c := Command{Action: ActionHangup, Leg: l.id}
+		if s := g.c.sessionOf(l.id); s != nil {
+			c.Leg, c.Phone = s.Session, true
+			if s.State == events.DialogRinging {
+				c.Cause = "CALL_REJECTED"
+			}
+		}
+		g.send(c)
 	}
 	if len(g.commands) == 0 {
 		return refuse(VerdictNoChannel, "call %s has no live leg", g.c.id)
@@ -289,21 +337,17 @@ func planToggleHold(g *planning) error {
 		}
 		return planUnhold(g)
 	}
-	leg, err := g.leg(g.c)
-	if err != nil {
+	if err := g.onLeg(g.c, Command{Action: ActionHold}); err != nil {
 		return err
 	}
-	g.send(Command{Action: ActionHold, Leg: leg})
 	g.proof = g.happened(func(p events.Payload) bool { _, ok := p.(*events.CallHeld); return ok })
 	return nil
 }
 
 func planUnhold(g *planning) error {
-	leg, err := g.leg(g.c)
-	if err != nil {
+	if err := g.onLeg(g.c, Command{Action: ActionUnhold}); err != nil {
 		return err
 	}
-	g.send(Command{Action: ActionUnhold, Leg: leg})
 	g.proof = g.happened(func(p events.Payload) bool { _, ok := p.(*events.CallUnheld); return ok })
 	return nil
 }
@@ -323,7 +367,9 @@ func planConsult(g *planning) error {
 		return err
 	}
 	if g.c.state != stateHeld {
-		g.send(Command{Action: ActionHold, Leg: leg})
+		if err := g.onLeg(g.c, Command{Action: ActionHold}); err != nil {
+			return err
+		}
 	}
 	g.send(Command{Action: ActionConsult, Leg: leg, Target: g.r.Target, Parent: g.c.id, WebPhone: g.web})
 	return nil
@@ -371,12 +417,7 @@ func planBlind(g *planning) error {
 }
 
 func planDTMF(g *planning) error {
-	leg, err := g.leg(g.c)
-	if err != nil {
-		return err
-	}
-	g.send(Command{Action: ActionDTMF, Leg: leg, Digits: g.r.Digits})
-	return nil
+	return g.onLeg(g.c, Command{Action: ActionDTMF, Digits: g.r.Digits})
 }
 
 // planRecords asks for the recording of a call by the id of its record, which is

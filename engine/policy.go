@@ -6,7 +6,8 @@ import (
 )
 
 // Policies are what the engine may command the PBX on its own. Each is off
-// unless configured (design, section 4).
+// unless configured (design, section 4). What a web phone of ours is told is not
+// among them: it does what the reference's does (reference/cti-model.md, 8.6).
 type Policies struct {
 	// RejectSecondCall hangs up, as busy, an inbound call that begins while
 	// another is up (quirk Q8). The call is recorded all the same.
@@ -31,6 +32,11 @@ func (p Policies) Commands(ev *events.Event, r *Result) []Command {
 				By: "reject-second-call",
 			}}
 		}
+		return answerClicked(ev, r)
+	case *events.CallLegAdded:
+		return answerClicked(ev, r)
+	case *events.WebRTCStateChanged:
+		return sessionCommands(ev, pl, r)
 	case *events.CallHungup:
 		if p.UnholdAfterConsult {
 			return unholdMain(ev.Account, r)
@@ -60,6 +66,34 @@ func unholdMain(account string, r *Result) []Command {
 				}
 			}
 		}
+	}
+	return nil
+}
+
+// answerClicked tells a web phone that the leg is a click-to-call's: its agent
+// has said already that he wants the call. The invite does not tell.
+func answerClicked(ev *events.Event, r *Result) []Command {
+	if r.Line == nil || !r.Line.WebPhone || r.Call == nil || !r.Call.Callback || r.Call.AgentAnsweredAt != 0 {
+		return nil
+	}
+	return []Command{{
+		Account: ev.Account, Call: ev.Call, Leg: ev.Leg, Action: ActionAutoAnswer, Phone: true, By: "answer-click-to-call",
+	}}
+}
+
+// sessionCommands: a leg that is gone takes its session along, and one that has
+// video needs a key frame when it is heard again.
+func sessionCommands(ev *events.Event, p *events.WebRTCStateChanged, r *Result) []Command {
+	if p.Layer != events.LayerDialog || ev.Call == "" {
+		return nil
+	}
+	switch {
+	case p.State == events.DialogHangup && p.Inferred:
+		return []Command{{
+			Account: ev.Account, Call: ev.Call, Leg: p.Session, Action: ActionHangup, Phone: true, Cause: p.Cause, By: "leg-is-gone",
+		}}
+	case p.State == events.DialogActive && p.From == events.DialogHeld && r.Call != nil && r.Call.WebRTC != nil && r.Call.WebRTC.Video:
+		return []Command{{Account: ev.Account, Call: ev.Call, Leg: ev.Leg, Action: ActionVideoRefresh, By: "video-refresh"}}
 	}
 	return nil
 }

@@ -100,7 +100,7 @@ type Command struct {
 	By       string // who wants it: a policy's name, or who asked
 
 	// Phone says that the account's web phone does it, not the PBX: see [Phone]. Leg
-	// is then the session's id.
+	// is then the session's id, empty where the phone is to place a call.
 	Phone bool
 	Video bool // answer, video: with video
 

@@ -135,8 +135,8 @@ func (f *folding) foldCall(c *call) {
 		if p.Reason == aliasRecord {
 			c.recording = p.Alias
 		}
-		if l := c.leg(f.ev.Leg); l != nil && p.Reason == aliasLeg {
-			l.id = p.Alias
+		if p.Reason == aliasLeg {
+			c.rename(f.ev.Leg, p.Alias)
 		}
 		if c.addAlias(p.Alias) {
 			f.emit(cti.CallAliased, c, cti.Arguments{Alias: p.Alias, AliasReason: p.Reason})
@@ -344,21 +344,6 @@ func (f *folding) reinstated(c *call, p *events.CallReinstated) {
 	f.agentChanged()
 }
 
-func (f *folding) foldSession(c *call) {
-	switch p := f.ev.Payload.(type) {
-	case *events.WebRTCSessionNew:
-		c.webrtc = &cti.WebRTC{Session: p.Session, Transport: p.Transport, Inferred: p.Inferred}
-		f.emit(cti.WebRTCStarted, c, cti.Arguments{SessionID: p.Session})
-	case *events.WebRTCVideoStarted:
-		f.emit(cti.WebRTCVideoStarted, c, cti.Arguments{SessionID: p.Session})
-	case *events.WebRTCSessionEnded:
-		if c.webrtc != nil && c.webrtc.Session == p.Session {
-			c.webrtc.Ended = true
-		}
-		f.emit(cti.WebRTCDestroyed, c, cti.Arguments{SessionID: p.Session})
-	}
-}
-
 func (f *folding) foldAgent() {
 	a := f.a
 	switch p := f.ev.Payload.(type) {
@@ -383,6 +368,10 @@ func (f *folding) foldAgent() {
 	case *events.AgentStateChanged:
 		a.userState, a.status, a.note = p.State, p.Status, p.Note
 		f.initialize()
+	case *events.WebRTCRegistered:
+		a.webPhone = true
+	case *events.WebRTCUnregistered:
+		a.webPhone = false
 	}
 	f.agentChanged()
 }

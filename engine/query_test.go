@@ -347,7 +347,7 @@ func TestExplainNamesTheEvent(t *testing.T) {
 // TestViewFieldsAreComplete: evidence knows every field that the JSON of a call
 // has, by the same name.
 func TestViewFieldsAreComplete(t *testing.T) {
-	c := cti.Call{Transfer: &cti.Transfer{}, WebRTC: &cti.WebRTC{}, Legs: []cti.Leg{{ID: "leg"}}}
+	c := cti.Call{Transfer: &cti.Transfer{}, WebRTC: &cti.WebRTC{Quality: &cti.Quality{}}, Legs: []cti.Leg{{ID: "leg"}}}
 	got := viewFields(&c)
 	want := map[string]bool{}
 	var names func(prefix string, ty reflect.Type)
@@ -358,7 +358,7 @@ func TestViewFieldsAreComplete(t *testing.T) {
 			case name == "legs":
 				names("legs.leg.", f.Elem())
 			case f.Kind() == reflect.Pointer:
-				names(name+".", f.Elem())
+				names(prefix+name+".", f.Elem())
 			case prefix+name != "legs.leg.id": // in the name of the others
 				want[prefix+name] = true
 			}

@@ -68,6 +68,7 @@ const (
 	recordTrunk
 	recordAccount
 	recordCall
+	recordSession
 )
 
 type (
@@ -78,6 +79,7 @@ type (
 		awaited  []string    `wire:"4"` // leg and who waits for it, by turns
 		gone     []string    `wire:"5"`
 		doubtful []string    `wire:"6"`
+		over     []string    `wire:"7"`
 	}
 	savedCore struct {
 		sw   string `wire:"1"`
@@ -110,6 +112,7 @@ var (
 	trunkForm        = events.FormOf[savedLeg]()
 	accountForm      = events.FormOf[account]()
 	callForm         = events.FormOf[call]()
+	sessionForm      = events.FormOf[session]()
 )
 
 func appendRecord[T any](b []byte, kind byte, f events.Form[T], v *T, body *[]byte) []byte {
@@ -126,7 +129,7 @@ func (s *State) Append(b []byte) []byte {
 	k := s.correlator
 	h := savedHeader{
 		position: s.projection.position, now: k.now, domains: slices.Sorted(maps.Keys(k.domains)),
-		gone: k.idsOf(k.gone), doubtful: k.idsOf(k.doubtful),
+		gone: k.idsOf(k.gone), doubtful: k.idsOf(k.doubtful), over: k.overIDs(),
 	}
 	for _, id := range slices.Sorted(maps.Keys(k.awaited)) {
 		h.awaited = append(h.awaited, id, k.awaited[id])
@@ -159,6 +162,9 @@ func (s *State) Append(b []byte) []byte {
 			trunk := k.saved(l)
 			b = appendRecord(b, recordTrunk, trunkForm, &trunk, &body)
 		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(k.sessions)) {
+		b = appendRecord(b, recordSession, sessionForm, k.sessions[id], &body)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.projection.accounts)) {
 		a := s.projection.accounts[name]
@@ -277,6 +283,11 @@ func (ld *loading) record(kind byte, b []byte) error {
 			p.live++
 		}
 		return err
+	case recordSession:
+		s := &session{}
+		err := sessionForm.Decode(b, s)
+		k.sessions[s.id] = s
+		return err
 	default:
 		return fmt.Errorf("record of kind %d", kind)
 	}
@@ -315,6 +326,11 @@ func (ld *loading) finish() {
 		k.accounts[a.account] = &a.agent
 	}
 	k.gone, k.doubtful = ld.legs(h.gone), ld.legs(h.doubtful)
+	for _, id := range h.over {
+		if s := k.sessions[id]; s != nil {
+			k.over = append(k.over, s)
+		}
+	}
 }
 
 func (ld *loading) legs(ids []string) []*leg {

@@ -233,7 +233,8 @@ type (
 		Attempt int    `json:"attempt,omitempty" wire:"4"`
 		Cause   string `json:"cause,omitempty" wire:"5"`
 		// Inferred says that the phone has not told: the leg is gone.
-		Inferred bool `json:"inferred,omitempty" wire:"6"`
+		Inferred bool   `json:"inferred,omitempty" wire:"6"`
+		From     string `json:"from,omitempty" wire:"7"` // the state before
 	}
 	// WebRTCVideoStarted is video seen in the session.
 	WebRTCVideoStarted struct {

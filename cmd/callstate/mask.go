@@ -202,7 +202,7 @@ func maskName(s string) string {
 }
 
 // figures are the fields of evidence whose values are times, durations and codes.
-var figures = regexp.MustCompile(`(At|Ms)$|^(state|oldState|callFeaturesSet|causeCode)$`)
+var figures = regexp.MustCompile(`(At|Ms)$|^(packets\w+|mos|attempt|state|oldState|callFeaturesSet|causeCode)$`)
 
 const opaqueForm = `[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}|\b[0-9a-fA-F]{32}\b`
 

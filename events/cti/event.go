@@ -92,7 +92,8 @@ type Arguments struct {
 	Alias           string    `json:"alias,omitempty"`           // callAliased
 	AliasReason     string    `json:"aliasReason,omitempty"`     // callAliased
 	Transfer        *Transfer `json:"transfer,omitempty"`        // callTransferred
-	SessionID       string    `json:"sessionId,omitempty"`       // webRtcStarted, webRtcVideoStarted, webRtcDestroyed
+	SessionID       string    `json:"sessionId,omitempty"`       // webRtcStarted, webRtcVideoStarted, webRtcDestroyed, sessionQuality
+	Quality         *Quality  `json:"quality,omitempty"`         // sessionQuality
 }
 
 // Transfer is the outcome of a transfer (RFC 5589: the account is the transferor).
@@ -149,12 +150,32 @@ type Call struct {
 	Inferred        string           `json:"inferred,omitempty"` // why an end is believed that nobody sent
 }
 
-// WebRTC is the call's media session.
+// WebRTC is the media session of the call's leg.
 type WebRTC struct {
-	Session   string `json:"session" wire:"1"`
-	Transport string `json:"transport" wire:"2"`
-	Inferred  bool   `json:"inferred" wire:"3"`
+	Session   string `json:"session" wire:"1"`   // the leg's id at its beginning
+	Transport string `json:"transport" wire:"2"` // "verto", "sip-ws"
+	Inferred  bool   `json:"inferred" wire:"3"`  // from the leg's headers: no web phone of ours tells of it
 	Ended     bool   `json:"ended,omitempty" wire:"4"`
+	State     string `json:"state,omitempty" wire:"5"`   // of the dialog: ringing, active, held, detached ...
+	ICE       string `json:"ice,omitempty" wire:"6"`     // W3C RTCIceTransportState
+	DTLS      string `json:"dtls,omitempty" wire:"7"`    // W3C RTCDtlsTransportState
+	Attempt   int    `json:"attempt,omitempty" wire:"8"` // reattachments so far
+	Video     bool   `json:"video,omitempty" wire:"9"`
+	// Quality are the last figures.
+	Quality *Quality `json:"quality,omitempty" wire:"10"`
+	Cause   string   `json:"cause,omitempty" wire:"11"`  // of its end, as the switch names it
+	Reason  string   `json:"reason,omitempty" wire:"12"` // of its end: bye, socket-lost, not-reattached ...
+}
+
+// Quality are the figures of a media session so far.
+type Quality struct {
+	Codec           string  `json:"codec,omitempty" wire:"1"`
+	PacketsReceived int64   `json:"packetsReceived" wire:"2"`
+	PacketsSent     int64   `json:"packetsSent" wire:"3"`
+	PacketsLost     int64   `json:"packetsLost" wire:"4"` // of those sent to the phone (RFC 3550, 6.4.1)
+	JitterMs        float64 `json:"jitterMs" wire:"5"`
+	RoundTripMs     float64 `json:"roundTripMs" wire:"6"` // 0 where it is not known
+	MOS             float64 `json:"mos" wire:"7"`         // estimated, 1 to 5; 0 where it cannot be
 }
 
 // Leg is one channel of the account in the call.
@@ -196,5 +217,6 @@ type Line struct {
 	Waiting         []string `json:"waiting,omitempty"`
 	AgentState      string   `json:"agentState,omitempty"`
 	AgentNote       string   `json:"agentStateNote,omitempty"`
-	Online          bool     `json:"online"` // has a client at the PBX
+	Online          bool     `json:"online"`             // has a client at the PBX
+	WebPhone        bool     `json:"webPhone,omitempty"` // its web phone is signed in
 }

@@ -1,6 +1,7 @@
 package cti
 
 import (
+	"math"
 	"strconv"
 	"unicode/utf8"
 
@@ -54,7 +55,8 @@ func appendArguments(b []byte, a *Arguments) []byte {
 	b = appendOptional(b, `,"alias":`, a.Alias)
 	b = appendOptional(b, `,"aliasReason":`, a.AliasReason)
 	b = appendTransfer(b, a.Transfer)
-	return appendOptional(b, `,"sessionId":`, a.SessionID)
+	b = appendOptional(b, `,"sessionId":`, a.SessionID)
+	return appendQuality(b, a.Quality)
 }
 
 // AppendCall appends c as JSON to b, in the same way as [AppendEvent].
@@ -116,16 +118,7 @@ func AppendCall(b []byte, c *Call) []byte {
 	b = appendTrue(b, `,"recorded":true`, c.Recorded)
 	b = appendOptional(b, `,"conference":`, c.Conference)
 	b = appendTrue(b, `,"parked":true`, c.Parked)
-	if w := c.WebRTC; w != nil {
-		b = append(b, `,"webRtc":{"session":`...)
-		b = AppendString(b, w.Session)
-		b = append(b, `,"transport":`...)
-		b = AppendString(b, w.Transport)
-		b = append(b, `,"inferred":`...)
-		b = strconv.AppendBool(b, w.Inferred)
-		b = appendTrue(b, `,"ended":true`, w.Ended)
-		b = append(b, '}')
-	}
+	b = appendWebRTC(b, c.WebRTC)
 	b = appendOptional(b, `,"digits":`, c.Digits)
 	b = append(b, `,"legs":`...)
 	b = appendLegs(b, c.Legs)
@@ -133,6 +126,68 @@ func AppendCall(b []byte, c *Call) []byte {
 	b = AppendString(b, c.Origin.String())
 	b = appendOptional(b, `,"inferred":`, c.Inferred)
 	return append(b, '}')
+}
+
+func appendWebRTC(b []byte, w *WebRTC) []byte {
+	if w == nil {
+		return b
+	}
+	b = append(b, `,"webRtc":{"session":`...)
+	b = AppendString(b, w.Session)
+	b = append(b, `,"transport":`...)
+	b = AppendString(b, w.Transport)
+	b = append(b, `,"inferred":`...)
+	b = strconv.AppendBool(b, w.Inferred)
+	b = appendTrue(b, `,"ended":true`, w.Ended)
+	b = appendOptional(b, `,"state":`, w.State)
+	b = appendOptional(b, `,"ice":`, w.ICE)
+	b = appendOptional(b, `,"dtls":`, w.DTLS)
+	if w.Attempt != 0 {
+		b = append(b, `,"attempt":`...)
+		b = strconv.AppendInt(b, int64(w.Attempt), 10)
+	}
+	b = appendTrue(b, `,"video":true`, w.Video)
+	b = appendQuality(b, w.Quality)
+	b = appendOptional(b, `,"cause":`, w.Cause)
+	b = appendOptional(b, `,"reason":`, w.Reason)
+	return append(b, '}')
+}
+
+func appendQuality(b []byte, q *Quality) []byte {
+	if q == nil {
+		return b
+	}
+	b = append(b, `,"quality":{`...)
+	if q.Codec != "" {
+		b = append(b, `"codec":`...)
+		b = append(AppendString(b, q.Codec), ',')
+	}
+	b = append(b, `"packetsReceived":`...)
+	b = strconv.AppendInt(b, q.PacketsReceived, 10)
+	b = append(b, `,"packetsSent":`...)
+	b = strconv.AppendInt(b, q.PacketsSent, 10)
+	b = append(b, `,"packetsLost":`...)
+	b = strconv.AppendInt(b, q.PacketsLost, 10)
+	b = append(b, `,"jitterMs":`...)
+	b = appendFloat(b, q.JitterMs)
+	b = append(b, `,"roundTripMs":`...)
+	b = appendFloat(b, q.RoundTripMs)
+	b = append(b, `,"mos":`...)
+	b = appendFloat(b, q.MOS)
+	return append(b, '}')
+}
+
+// appendFloat appends f as encoding/json writes it; f is finite.
+func appendFloat(b []byte, f float64) []byte {
+	if abs := math.Abs(f); abs == 0 || abs >= 1e-6 && abs < 1e21 {
+		return strconv.AppendFloat(b, f, 'f', -1, 64)
+	}
+	b = strconv.AppendFloat(b, f, 'e', -1, 64)
+	if n := len(b); n >= 4 && b[n-4] == 'e' && (b[n-3] == '-' || b[n-3] == '+') && b[n-2] == '0' { // e-09 is e-9 there
+		b[n-2] = b[n-1]
+		b = b[:n-1]
+	}
+	return b
 }
 
 func appendLegs(b []byte, legs []Leg) []byte {
@@ -177,6 +232,7 @@ func AppendLine(b []byte, l *Line) []byte {
 	b = appendOptional(b, `,"agentStateNote":`, l.AgentNote)
 	b = append(b, `,"online":`...)
 	b = strconv.AppendBool(b, l.Online)
+	b = appendTrue(b, `,"webPhone":true`, l.WebPhone)
 	return append(b, '}')
 }
 

@@ -62,6 +62,8 @@ func draw(t *rapid.T, v reflect.Value, name string) {
 		v.SetBool(rapid.Bool().Draw(t, name))
 	case reflect.Int, reflect.Int64:
 		v.SetInt(rapid.Int64().Draw(t, name))
+	case reflect.Float64:
+		v.SetFloat(rapid.OneOf(rapid.Float64Range(0, 1000), rapid.Float64()).Draw(t, name))
 	case reflect.Uint8:
 		v.SetUint(uint64(rapid.Uint8().Draw(t, name)))
 	case reflect.Uint64:
