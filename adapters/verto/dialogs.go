@@ -131,7 +131,11 @@ func (d *Dialogs) Sent(f *Frame) Step {
 			return Step{Fault: err.Error()}
 		}
 		ask.callID = p.Dialog.CallID
-		s = d.sentRequest(f.Method, &p)
+		if f.Method == MethodInvite && d.calls[ask.callID] != nil {
+			ask.callID = "" // its refusal leaves the call of that id alone
+		} else {
+			s = d.sentRequest(f.Method, &p)
+		}
 	}
 	if d.asked == nil {
 		d.asked = make(map[string]asked)
@@ -144,7 +148,7 @@ func (d *Dialogs) sentRequest(method string, p *CallRequest) Step {
 	c := d.calls[p.Dialog.CallID]
 	switch method {
 	case MethodInvite:
-		if c != nil || p.Dialog.CallID == "" {
+		if p.Dialog.CallID == "" {
 			return Step{}
 		}
 		c = d.open(p.Dialog.CallID, events.Out, p.SDP)
@@ -157,6 +161,10 @@ func (d *Dialogs) sentRequest(method string, p *CallRequest) Step {
 			return Step{}
 		}
 		c.By = byAccount
+		// What is no cause of the server's is none: it then goes by the number.
+		if events.CauseCode(p.Cause) == 0 {
+			p.Cause = ""
+		}
 		c.cause(p.Cause, int(p.CauseCode))
 		if c.Cause == "" {
 			c.cause("NORMAL_CLEARING", 0)
@@ -481,7 +489,7 @@ func (c *dialog) end(reason string) Step {
 // number.
 func (c *dialog) cause(name string, code int) {
 	name = strings.ReplaceAll(strings.TrimSpace(name), " ", "_")
-	if name == "" {
+	if name == "" && code > 0 {
 		name = events.CauseText(code)
 	}
 	if code == 0 {
