@@ -192,6 +192,9 @@ func (k *socket) punt() {
 	k.writeServing(text)
 	k.serve.Unlock()
 	k.s.opts.Observe(Event{Kind: Punted, Login: k.loggedIn().Login, Sessid: k.sessionID()})
+	k.queueing.Lock()
+	k.queue = nil // what was to be said is said to the other
+	k.queueing.Unlock()
 	k.add(pending{close: true, due: time.Now()})
 }
 

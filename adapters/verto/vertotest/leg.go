@@ -1,7 +1,9 @@
 package vertotest
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -53,6 +55,7 @@ type Leg struct {
 	origin   origin
 	agreed   []webrtc.RTPCodecParameters
 	held     bool
+	shown    bool          // the client was told who answered
 	detached chan struct{} // closed when the client is back; nil while it is there
 }
 
@@ -169,11 +172,17 @@ func (l *Leg) buildLocked(codecs []webrtc.RTPCodecParameters) error {
 // secured runs when DTLS is up. A client that called a phone is now told who
 // answered.
 func (l *Leg) secured() {
-	l.mu.Lock()
-	up := l.state == Up
-	l.mu.Unlock()
 	l.tell(MediaUp, "")
-	if up && l.placed {
+	l.introduce()
+}
+
+// introduce tells a client whose call is answered the remote party, once.
+func (l *Leg) introduce() {
+	l.mu.Lock()
+	due := !l.shown && l.state == Up
+	l.shown = l.shown || due
+	l.mu.Unlock()
+	if due {
 		l.display()
 	}
 }
@@ -187,7 +196,25 @@ func (l *Leg) display() {
 		return
 	}
 	p.DisplayName, p.DisplayNumber = p.Remote()
-	l.request(verto.MethodDisplay, &p)
+	l.request(verto.MethodDisplay, withParty(p))
+}
+
+// withParty makes the four members that name the parties be there, if empty.
+func withParty(p verto.Call) *verto.Call {
+	p.Extra = maps.Clone(p.Extra)
+	for name, v := range map[string]string{
+		"caller_id_name": p.CallerIDName, "caller_id_number": p.CallerIDNumber,
+		"callee_id_name": p.CalleeIDName, "callee_id_number": p.CalleeIDNumber,
+	} {
+		if v != "" {
+			continue
+		}
+		if p.Extra == nil {
+			p.Extra = make(map[string]json.RawMessage)
+		}
+		p.Extra[name] = json.RawMessage(`""`)
+	}
+	return &p
 }
 
 // flowLocked lets RTP flow, or not.
@@ -294,7 +321,7 @@ func (l *Leg) reoffer() (*verto.Call, error) {
 	}
 	p := l.party
 	p.CallID, p.SDP, p.Variables = l.id, sdp, l.s.channelData(l.variables)
-	return &p, nil
+	return withParty(p), nil
 }
 
 // offerLocked builds a PeerConnection and its offer in FreeSWITCH's form.

@@ -155,7 +155,7 @@ func (k *socket) answer(f *verto.Frame, p *verto.CallRequest) {
 			other.Hangup("LOSE_RACE")
 		}
 	}
-	l.display()
+	l.introduce()
 }
 
 func (k *socket) attach(f *verto.Frame, p *verto.CallRequest) {

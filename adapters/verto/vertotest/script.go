@@ -82,7 +82,7 @@ func (s *Server) Originate(login string, c Call) ([]*Leg, error) {
 			return nil, fmt.Errorf("vertotest: call %s: %w", login, err)
 		}
 		offer.CallID, offer.SDP, offer.Variables = id, sdp, s.channelData(c.Variables)
-		offers = append(offers, &offer)
+		offers = append(offers, withParty(offer))
 	}
 	for _, l := range legs {
 		l.race = legs
@@ -121,7 +121,7 @@ func (l *Leg) Answer() {
 	close(l.answered)
 	l.tell(Answered, "")
 	if secure {
-		l.display()
+		l.introduce()
 	}
 }
 
@@ -168,7 +168,7 @@ func (l *Leg) Display(name, number string) {
 	p := l.party
 	l.mu.Unlock()
 	p.DisplayName, p.DisplayNumber = name, number
-	l.request(verto.MethodDisplay, &p)
+	l.request(verto.MethodDisplay, withParty(p))
 }
 
 // Cut lets no packet of the leg through any more, in either direction, or lets

@@ -100,7 +100,7 @@ func describe(local string, f form, o *origin) (string, error) {
 	}
 	line("a=ice-ufrag:%s", p.ufrag)
 	line("a=ice-pwd:%s", p.pwd)
-	foundation := o.id*7 + o.version
+	foundation := (o.id*7919 + o.version) % 1e10
 	line("a=candidate:%010d 1 udp 2130706431 %s %d typ host generation 0", foundation, ip, port)
 	switch f {
 	case inviteForm:

@@ -24,8 +24,9 @@ type socket struct {
 	once   sync.Once
 	frozen atomic.Bool
 
-	serve sync.Mutex // held while a request is handled, a hold's delay included, and while events are written
-	quiet time.Time  // when the last request was done; guarded by serve
+	serve  sync.Mutex // held while a request is handled, a hold's delay included, and while events are written
+	quiet  time.Time  // when the last request was done; guarded by serve
+	pinged time.Time  // when the server last asked for a sign of life; guarded by serve
 
 	queueing sync.Mutex // guards queue
 	queue    []pending
@@ -104,10 +105,13 @@ func (k *socket) flush(now time.Time) (next time.Duration, ok bool) {
 	if k.frozen.Load() {
 		return k.s.opts.KeepAlive, true
 	}
-	tick, idle := k.s.opts.Tick, now.Sub(k.quiet)
-	next = k.s.opts.KeepAlive - idle
+	tick, heard := k.s.opts.Tick, k.quiet
+	if k.pinged.After(heard) {
+		heard = k.pinged
+	}
+	next = k.s.opts.KeepAlive - now.Sub(heard)
 	if next <= 0 {
-		k.quiet = now
+		k.pinged = now
 		next = k.s.opts.KeepAlive
 		k.request(verto.MethodPing, &verto.Ping{Serno: verto.Number(now.Unix())}, now)
 	}
