@@ -41,6 +41,8 @@ func EncodeCommand(c engine.Command) (Command, error) {
 		return ChangeStatus(c.Account, c.State, c.Note)
 	case engine.ActionRecord:
 		return RecordLink(c.Leg)
+	case engine.ActionVideoRefresh:
+		return VideoRefresh(c.Leg)
 	case engine.ActionQueueLogin:
 		return QueueLogin(), nil
 	case engine.ActionQueueLogout:

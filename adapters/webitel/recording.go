@@ -48,6 +48,7 @@ type Golden struct {
 // GoldenConfig are the connector's settings; an absent one has the reference's default.
 type GoldenConfig struct {
 	UseWebPhone                  bool  `json:"useWebPhone"`
+	UseVideo                     bool  `json:"useVideo"`
 	IsSIPAutoAnswerHeaderSupport *bool `json:"isSipAutoAnswerHeaderSupported"`
 }
 

@@ -18,15 +18,8 @@ call oldState, databaseUId, otherLegUUID, NewUUID, and callFeaturesSet in
 callInfoChanged; repeats of lineStateChanged and agentStateChanged, and
 agentStateChanged that a call's end causes (Q21)`
 
-// later says which goldens need parts that are not there yet. They are named and
-// not counted.
-var later = map[string]string{
-	"21": "WebRTC sessions",
-}
-
 func newConformance(e *env) *cobra.Command {
-	var all bool
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use:   "conformance DIR",
 		Short: "run every golden of a folder and compare with what the reference did",
 		Long: `Plays every golden (NN-name.json) of DIR through the code that the engine runs,
@@ -40,27 +33,20 @@ Prints a line a golden, then "N passed, M failed"; exit code 1 if one failed.
 		Example: "  callstate conformance testdata/goldens",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return e.conformance(args[0], all)
+			return e.conformance(args[0])
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "run also the goldens that wait for parts not built yet")
-	return cmd
 }
 
-func (e *env) conformance(dir string, all bool) error {
+func (e *env) conformance(dir string) error {
 	files, err := filepath.Glob(filepath.Join(dir, "[0-9]*.json"))
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
 	passed, failed := 0, 0
-	var waiting []string
 	for _, file := range files {
 		name := filepath.Base(file)
 		if strings.HasSuffix(name, ".deviations.json") {
-			continue
-		}
-		if why := later[name[:2]]; why != "" && !all {
-			waiting = append(waiting, fmt.Sprintf("%s (%s)", strings.TrimSuffix(name, ".json"), why))
 			continue
 		}
 		problems, err := checkGolden(file)
@@ -82,9 +68,6 @@ func (e *env) conformance(dir string, all bool) error {
 		return fmt.Errorf("no golden (NN-name.json) in %s", dir)
 	}
 	fmt.Fprintln(e.out, leftOut)
-	if len(waiting) > 0 {
-		fmt.Fprintf(e.out, "not run, their parts are not built yet: %s\n", strings.Join(waiting, ", "))
-	}
 	fmt.Fprintf(e.out, "%d passed, %d failed\n", passed, failed)
 	if failed > 0 {
 		return exitError(1)

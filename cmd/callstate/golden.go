@@ -22,6 +22,7 @@ type goldenRun struct {
 	offline *engine.Offline
 	number  int                     // of commands
 	pending map[string]*engine.Plan // by the number of the command that its answer is awaited for
+	phone   goldenPhone
 	out     []entry
 }
 
@@ -36,8 +37,14 @@ func runGolden(rec *webitel.Recording) ([]entry, error) {
 			engine.Policies{RejectSecondCall: true, UnholdAfterConsult: true}, "golden",
 		),
 		pending: map[string]*engine.Plan{},
+		phone:   goldenPhone{useVideo: g.Config.UseVideo},
+	}
+	r.offline.WebPhone = func(string) bool { return g.Config.UseWebPhone }
+	if g.Config.UseWebPhone {
+		r.out = append(r.out, entry{"at": -1, "verto": "login"})
 	}
 	ins := rec.Inputs()
+	var now events.Time
 	signedIn := false
 	for at, in := range ins {
 		if in == nil {
@@ -49,9 +56,14 @@ func runGolden(rec *webitel.Recording) ([]entry, error) {
 				if err := r.action(at, g.Frames[at]); err != nil {
 					return nil, fmt.Errorf("frame %d: %w", at, err)
 				}
+			case c.Stimulus == "$verto":
+				if err := r.session(at, g.Frames[at], now); err != nil {
+					return nil, fmt.Errorf("frame %d: %w", at, err)
+				}
 			}
 			continue
 		}
+		now = in.ReceivedAt
 		if !signedIn {
 			f, err := webitel.Decode(rec.Captured[at].Raw)
 			if err != nil || f.Kind != webitel.KindReply {
@@ -130,6 +142,10 @@ func (r *goldenRun) next(at int, p *engine.Plan) error {
 		_, err := r.offline.Completed(p, engine.VerdictOK, "", 0)
 		return err
 	}
+	if c.Phone { // it answers in the media session's states
+		r.phoneCall(at, c)
+		return r.next(at, p)
+	}
 	cmd, err := webitel.EncodeCommand(c)
 	if err != nil {
 		r.out = append(r.out, entry{"at": at, "exception": err.Error()})
@@ -180,6 +196,10 @@ func (r *goldenRun) step(at int, s *engine.Step) {
 		r.out = append(r.out, entry{"at": at, "event": string(e.Event), "args": goldenArgs(e)})
 	}
 	for _, c := range s.Commands {
+		if c.Phone {
+			r.phoneCall(at, c)
+			continue
+		}
 		if cmd, err := webitel.EncodeCommand(c); err == nil && c.Account == r.golden.Account {
 			r.commands(at, []webitel.Command{cmd})
 		}
