@@ -30,7 +30,8 @@ type requested struct {
 	target string `wire:"5"` // of a blind transfer
 }
 
-// foldRequest folds command.requested and command.completed. No CTI event follows.
+// foldRequest folds command.requested and command.completed. No CTI event follows,
+// but for a blind transfer.
 func (f *folding) foldRequest() bool {
 	a := f.a
 	switch p := f.ev.Payload.(type) {
@@ -64,10 +65,7 @@ func (f *folding) redirected(q *requested) {
 	if c == nil || q.target == "" || q.result != string(VerdictOK) || c.transfer != nil {
 		return
 	}
-	c.transfer = &cti.Transfer{Kind: events.BlindTransfer, Result: transferConfirmed, Target: q.target}
-	if !c.live() && c.inferred == "" {
-		c.outcome = outcome(c)
-	}
+	f.transferred(c, cti.Transfer{Kind: events.BlindTransfer, Result: transferConfirmed, Target: q.target})
 }
 
 // dialled drops what people put between digits (client quirk 33).

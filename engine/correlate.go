@@ -70,12 +70,14 @@ type correlator struct {
 	cores    map[string]*core // by switch
 	waiting  map[string]*waitingLeg
 	awaited  map[string]string // legs not seen yet that were bridged, and with whom
+	links    map[string]*link  // by connection
 	sessions map[string]*session
 	early    map[string]*waitingSession // told of before their legs were seen
 	over     []*session                 // ended, oldest first
 	gone     []*leg                     // ended, oldest first
 	doubtful []*leg                     // ended by inference, oldest first
 	now      events.Time
+	began    events.Time // when this process took the log up
 	frames   events.FrameCounts
 
 	// The frame under way.
@@ -122,7 +124,11 @@ type leg struct {
 	detailed   bool          `wire:"26"`
 	onServer   bool          `wire:"27"`
 	// sessionOver says that the session has ended, which the leg survives.
-	sessionOver bool `wire:"28"`
+	sessionOver bool        `wire:"28"`
+	domain      string      `wire:"29"` // of a trunk's leg: whose link showed it
+	heard       events.Time `wire:"-"`  // last frame, by our clock
+	listed      events.Time `wire:"-"`  // by the last comparison that showed it
+	unlisted    int         `wire:"-"`  // comparisons since that did not
 }
 
 // callRef is what correlation knows of a call.
@@ -186,6 +192,7 @@ func newCorrelator(rules Rules, hasCall func(events.CallKey) (bool, error)) *cor
 		awaited:  map[string]string{},
 		sessions: map[string]*session{},
 		early:    map[string]*waitingSession{},
+		links:    map[string]*link{},
 	}
 	for _, d := range rules.Domains {
 		k.domains[d] = true
@@ -269,8 +276,8 @@ func (k *correlator) decide(in *Input) disposition {
 		d = k.observeSession(in.Session)
 	case in.fact != nil:
 		k.emit(in.fact.key, "", in.fact.conversation, in.fact.payload)
-	case in.snapshot != nil:
-		in.snapshot.answer <- k.compare(&in.snapshot.Snapshot)
+	case in.ask != nil:
+		in.ask(k)
 	}
 	for i := range in.Agents {
 		k.observeAgent(&in.Agents[i])
@@ -293,6 +300,10 @@ func (k *correlator) emit(key events.CallKey, legID, conv string, p events.Paylo
 	domain := ""
 	if key.Account != "" {
 		_, domain = splitAccount(key.Account)
+	} else if k.in.Link != nil {
+		domain = k.in.Link.Domain
+	} else if l := k.links[k.in.Source.Connection]; l != nil {
+		domain = l.domain
 	}
 	k.out = append(k.out, events.Event{
 		ID: k.frameID(cmp.Or(legID, key.Account)), Version: 1,
@@ -311,6 +322,9 @@ func (k *correlator) emit(key events.CallKey, legID, conv string, p events.Paylo
 func (k *correlator) frameID(about string) string {
 	s := &k.in.Source
 	from := cmp.Or(s.Core, s.Connection)
+	if s.PBX != "" { // two of them may, copied from one disk, count alike
+		from = s.PBX + "/" + from
+	}
 	if s.Sequence == 0 {
 		return fmt.Sprintf("%s:%s@%d:%d", from, about, int64(k.in.ReceivedAt), k.n)
 	}
@@ -325,80 +339,6 @@ func (k *correlator) emitCall(l *leg, p events.Payload) *events.Event {
 // emitLeg emits a fact about a trunk.
 func (k *correlator) emitLeg(l *leg, p events.Payload) *events.Event {
 	return k.emit(events.CallKey{}, l.id, l.conv.root().id, p)
-}
-
-// observeAgent records what is new of an account.
-func (k *correlator) observeAgent(o *AgentObservation) {
-	if o.Account == "" {
-		return
-	}
-	if o.At != 0 {
-		k.at, k.src = o.At, o.Clock
-	}
-	a := k.agent(o.Account)
-	key := events.CallKey{Account: o.Account}
-	same := a.state == o.State && a.status == o.Status && a.note == o.Note
-	switch o.Kind {
-	case AgentOnline:
-		a.connection = k.in.Source.Connection
-		if a.presence != presenceYes || o.State != "" && !same {
-			k.emit(key, "", "", &events.AgentOnline{State: o.State, Status: o.Status, Note: o.Note})
-		}
-	case AgentOffline:
-		if a.presence != presenceNo {
-			k.emit(key, "", "", &events.AgentOffline{Reason: cmp.Or(o.Reason, "Offline")})
-		}
-	case AgentStatus:
-		if !same || a.queue != o.Queue {
-			k.emit(key, "", "", &events.AgentStateChanged{State: o.State, Status: o.Status, Note: o.Note, Queue: o.Queue})
-		}
-	}
-}
-
-// observeLink records that an adapter's connection came or went. What the agents
-// of a lost connection do is not known any more: they are offline, as in the
-// reference.
-func (k *correlator) observeLink(o *LinkObservation) {
-	if o.At != 0 {
-		k.at = o.At
-	}
-	if o.Kind == LinkResynced {
-		ev := k.emit(events.CallKey{}, "", "", &events.LinkResynced{Live: o.Live, Opened: o.Opened, Closed: o.Closed})
-		ev.Domain = o.Domain
-		return
-	}
-	conn := k.in.Source.Connection
-	var gone []string
-	for name, a := range k.accounts {
-		_, domain := splitAccount(name)
-		switch {
-		case a.presence != presenceYes:
-		case o.Kind == LinkDown && a.connection == conn, o.Kind == LinkUp && a.connection != conn && domain == o.Domain && o.Mode == "domain":
-			gone = append(gone, name)
-		}
-	}
-	slices.Sort(gone)
-	if o.Kind == LinkUp {
-		ev := k.emit(events.CallKey{}, "", "", &events.LinkConnected{Login: o.Login, Mode: o.Mode, Accounts: o.Accounts})
-		ev.Domain = o.Domain
-		k.domains[o.Domain] = true
-	}
-	for _, name := range gone {
-		k.emit(events.CallKey{Account: name}, "", "", &events.AgentOffline{Reason: linkLost})
-	}
-	if o.Kind == LinkDown {
-		ev := k.emit(events.CallKey{}, "", "", &events.LinkDisconnected{Reason: o.Reason})
-		ev.Domain = o.Domain
-	}
-}
-
-func (k *correlator) agent(account string) *agent {
-	a := k.accounts[account]
-	if a == nil {
-		a = &agent{}
-		k.accounts[account] = a
-	}
-	return a
 }
 
 // accountOf returns the account that a presence id names, "" if it is a trunk's:

@@ -225,3 +225,14 @@ func TestRecordingOfATrunkIsTheCalls(t *testing.T) {
 		t.Errorf("a call that has ended is recorded: %s", ev.Key())
 	}
 }
+
+// TestStaleAnswerOfTheSwitch: a frame that came while the switch was being asked
+// counts, and the answer does not.
+func TestStaleAnswerOfTheSwitch(t *testing.T) {
+	s := newStory(t, Policies{})
+	s.feed(s.input(incoming("b", "a", anna, "380")), s.input(of(LegAnswered, "b")))
+	asked := s.now
+	s.leg(of(LegHeld, "b"))
+	s.want(s.leg(with(of(LegStated, "b"), func(o *LegObservation) { o.Asked = asked })))
+	s.want(s.leg(with(of(LegStated, "b"), func(o *LegObservation) { o.Asked = s.now + 1 })), "1004 unhold a", "1004 line 1816")
+}

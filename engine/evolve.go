@@ -26,7 +26,8 @@ func (k *correlator) evolve(ev *events.Event) {
 		}
 		return
 	case *events.LegNew:
-		k.newLeg(ev, nil).otherLeg = p.OtherLeg
+		l := k.newLeg(ev, nil)
+		l.otherLeg, l.domain = p.OtherLeg, ev.Domain
 		return
 	case *events.ConversationMerged:
 		k.mergeInto(p.From, p.Into, ev.OccurredAt)
@@ -34,10 +35,8 @@ func (k *correlator) evolve(ev *events.Event) {
 	case *events.LegUUIDChanged:
 		k.relabel(k.legs[p.Old], ev.Leg)
 		return
-	case *events.LinkConnected:
-		if ev.Domain != "" {
-			k.domains[ev.Domain] = true
-		}
+	case *events.LinkConnected, *events.LinkDisconnected:
+		k.evolveLink(ev)
 		return
 	}
 	if k.evolveSession(ev) {
@@ -48,6 +47,7 @@ func (k *correlator) evolve(ev *events.Event) {
 		return
 	}
 	if l := k.legs[ev.Leg]; l != nil {
+		l.heard = ev.RecordedAt
 		k.evolveLeg(l, ev)
 	}
 }
@@ -57,10 +57,10 @@ func (k *correlator) evolveCore(s *events.Source, at events.Time) {
 	if s.Core == "" {
 		return
 	}
-	c := k.cores[s.Switch]
+	c := k.cores[switchOf(s)]
 	switch {
 	case c == nil:
-		k.cores[s.Switch] = &core{id: s.Core, lastSeen: at}
+		k.cores[switchOf(s)] = &core{id: s.Core, lastSeen: at}
 	case c.id == s.Core:
 		c.lastSeen = max(c.lastSeen, at)
 	case !slices.Contains(c.former, s.Core):
@@ -81,7 +81,7 @@ func (k *correlator) newCall(ev *events.Event, p *events.CallNew) {
 func (k *correlator) newLeg(ev *events.Event, c *callRef) *leg {
 	l := &leg{id: ev.Leg, call: c, conv: k.conversation(ev.Conversation, ev.OccurredAt), since: ev.RecordedAt}
 	if s := &ev.Source; s.Core != "" {
-		l.core, l.sw, l.onServer = s.Core, s.Switch, true
+		l.core, l.sw, l.onServer = s.Core, switchOf(s), true
 	}
 	l.conv.root().legs++
 	if old := k.legs[l.id]; old != nil {
@@ -177,7 +177,7 @@ func (k *correlator) evolveCall(l *leg, ev *events.Event) {
 		a.calls = slices.DeleteFunc(a.calls, func(x *callRef) bool { return x == c })
 	case *events.CallReinstated:
 		if s := &ev.Source; s.Core != "" {
-			l.core, l.sw = s.Core, s.Switch
+			l.core, l.sw = s.Core, switchOf(s)
 		}
 		k.alive(l)
 		c.ended = false

@@ -14,7 +14,7 @@ type Input struct {
 	Link       *LinkObservation
 	Session    *SessionObservation
 	Quarantine *Quarantine
-	snapshot   *snapshotRequest
+	ask        func(*correlator) // a question, answered between two frames
 	fact       *fact
 
 	// Unframed marks an input that no frame of the PBX caused, such as the
@@ -122,8 +122,9 @@ type LegObservation struct {
 	HasBillSec  bool
 	HasTimes    bool // WaitMs, BillMs and HoldMs were said
 
-	OnHold    bool   // LegStated: the channel holds its partner
-	BridgedTo string // variable_bridge_uuid: whom the channel was bridged with last
+	OnHold    bool        // LegStated: the channel holds its partner
+	Asked     events.Time // LegStated: our clock before the switch was asked
+	BridgedTo string      // variable_bridge_uuid: whom the channel was bridged with last
 
 	Digit      string
 	DigitVia   string
@@ -165,7 +166,8 @@ type LinkKind uint8
 const (
 	LinkUp LinkKind = iota + 1
 	LinkDown
-	LinkResynced // the PBX was compared with what we knew
+	LinkResynced   // the PBX was compared with what we knew
+	LinkUnanswered // it could not be: Reason says why
 )
 
 // LinkObservation is a change of an adapter's connection.

@@ -40,6 +40,9 @@ func (k *correlator) observeLeg(o *LegObservation) disposition {
 	case l == nil && !o.Vars && o.Kind != LegCreated:
 		return k.wait(o)
 	}
+	if l != nil && o.Asked != 0 && l.heard >= o.Asked {
+		return dispNoOp // frames came while the switch was being asked: they may be newer than what it says
+	}
 	if w := k.waiting[o.Leg]; w != nil && l == nil {
 		// The leg begins with this frame, though those that waited came before it.
 		l = k.begin(o)
@@ -72,17 +75,17 @@ func (k *correlator) observeCore() {
 	if s.Core == "" {
 		return
 	}
-	c := k.cores[s.Switch]
+	c := k.cores[switchOf(s)]
 	switch {
 	case c == nil:
-		k.cores[s.Switch] = &core{id: s.Core, lastSeen: k.at}
+		k.cores[switchOf(s)] = &core{id: s.Core, lastSeen: k.at}
 	case c.id == s.Core:
 		if k.in.Leg != nil {
 			c.lastSeen = max(c.lastSeen, k.at)
 		}
 	case slices.Contains(c.former, s.Core): // a straggler of the former run
 	default:
-		k.closeCore(s.Switch, c)
+		k.closeCore(switchOf(s), c)
 	}
 }
 
@@ -95,7 +98,7 @@ func (k *correlator) closeCore(sw string, c *core) {
 		}
 	}
 	for id, w := range k.waiting {
-		if s := &w.inputs[0].Source; s.Core == old.id && s.Switch == sw {
+		if s := &w.inputs[0].Source; s.Core == old.id && switchOf(s) == sw {
 			k.drop(id) // nobody will tell which call it was
 		}
 	}
@@ -108,6 +111,14 @@ func (k *correlator) closeCore(sw string, c *core) {
 	}
 	k.at, k.src, k.in.Origin = at, src, origin
 	k.evolveCore(&k.in.Source, k.at)
+}
+
+// switchOf names a switch: two PBXs may have given theirs the same name.
+func switchOf(s *events.Source) string {
+	if s.PBX == "" {
+		return s.Switch
+	}
+	return s.PBX + " " + s.Switch
 }
 
 // repeated reports whether the frame was seen before, and remembers it.
@@ -128,11 +139,12 @@ func (k *correlator) repeated(l *leg) bool {
 // when it is started again keeps its id and counts anew.
 func (k *correlator) note(l *leg) {
 	s := &k.in.Source
+	l.heard = k.in.ReceivedAt
 	if s.Core == "" {
 		return
 	}
-	if c := k.cores[s.Switch]; l.core == "" || l.core != s.Core && c != nil && c.id == s.Core {
-		l.core, l.sw, l.seen = s.Core, s.Switch, seqWindow{}
+	if c := k.cores[switchOf(s)]; l.core == "" || l.core != s.Core && c != nil && c.id == s.Core {
+		l.core, l.sw, l.seen = s.Core, switchOf(s), seqWindow{}
 	}
 	if l.core == s.Core && s.Sequence != 0 {
 		l.seen.add(s.Sequence)

@@ -136,6 +136,17 @@ const (
 	ActionVideoRefresh Action = "video-refresh" // the PBX asks for key frames
 )
 
+// OwnConnection reports whether the action is about the account's own connection,
+// and no other can do it.
+func (a Action) OwnConnection() bool {
+	switch a {
+	case ActionLogin, ActionLogout, ActionConnect, ActionDisconnect, ActionQueueLogin, ActionQueueLogout:
+		return true
+	default:
+		return false
+	}
+}
+
 // Commander carries commands to the PBX.
 type Commander interface {
 	// Check says why a command cannot be sent: a [*RequestError].

@@ -165,15 +165,24 @@ func (f *folding) foldCall(c *call) {
 	case *events.CallRecordingStarted, *events.CallRecordingStopped:
 		c.recorded = true
 	case *events.CallTransferred:
-		c.transfer = &cti.Transfer{Kind: p.Kind, Result: p.Result, Target: p.Target}
-		if !c.live() && c.inferred == "" {
-			c.outcome = outcome(c)
-		}
-		f.emit(cti.CallTransferred, c, cti.Arguments{Transfer: &cti.Transfer{Kind: p.Kind, Result: p.Result, Target: p.Target}})
+		f.transferred(c, cti.Transfer{Kind: p.Kind, Result: p.Result, Target: p.Target})
 	case *events.CallReinstated:
 		f.reinstated(c, p)
 	default:
 		f.foldSession(c)
+	}
+}
+
+// transferred notes a transfer and says so, once: of a blind one the PBX's answer
+// and the switch's event tell the same.
+func (f *folding) transferred(c *call, t cti.Transfer) {
+	again := c.transfer != nil && *c.transfer == t
+	c.transfer = &t
+	if !c.live() && c.inferred == "" {
+		c.outcome = outcome(c)
+	}
+	if !again {
+		f.emit(cti.CallTransferred, c, cti.Arguments{Transfer: &t})
 	}
 }
 

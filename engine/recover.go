@@ -71,6 +71,7 @@ func (e *Engine) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	clear(e.correlator.links) // the process that had them is gone
 	e.correlator.frames = e.log.Frames()
 	// What waited for its leg when the process ended was never disposed of.
 	e.correlator.frames.Received = e.correlator.frames.Disposed()
@@ -90,6 +91,7 @@ func (e *Engine) takeUp(ctx context.Context, st *State, mute uint64) error {
 	k := st.correlator
 	k.rules, k.hasCall = e.correlator.rules, e.correlator.hasCall
 	maps.Copy(k.domains, e.correlator.domains)
+	k.began = events.At(e.started)
 	e.correlator = k
 	for n, s := range e.shards {
 		err := s.do(ctx, func(p *Projection) {

@@ -11,15 +11,13 @@ import (
 // Snapshot is what a PBX says of its legs at one moment, to be compared with what
 // we know.
 type Snapshot struct {
-	Domain  string // whose legs were asked for
-	Account string // if not empty, only this account's legs are judged
+	Connection string // that it came by
+	Domain     string // whose legs were asked for
+	Account    string // if not empty, only this account's legs are judged
 	// RequestedAt is our clock before the snapshot was asked for: what began
 	// after it cannot be missed in it.
 	RequestedAt events.Time
 	Legs        []SnapshotLeg
-	// Young are legs that are there and not to be judged yet: their frames may be
-	// on their way.
-	Young []string
 }
 
 // SnapshotLeg is one leg of a snapshot, as much as a list says.
@@ -30,61 +28,66 @@ type SnapshotLeg struct {
 	Ending   bool // past its hangup
 }
 
-// snapshotRequest is a snapshot on its way to the correlator.
-type snapshotRequest struct {
-	Snapshot
-	answer chan []string // buffered: the correlator never waits for it
-}
-
 // Compare returns the ids of the legs about which a snapshot and we differ: legs
 // that we do not know, legs that are missing, and legs in another state. The
 // caller asks the PBX for each of them and submits what it says: LegStated, or
 // LegAbsent. A list alone ends no call, since the PBX may leave legs out of it
 // (reference/webitel-v3-protocol.md, section 9).
 func (e *Engine) Compare(ctx context.Context, s Snapshot) ([]string, error) {
-	req := &snapshotRequest{Snapshot: s, answer: make(chan []string, 1)}
-	if err := e.Submit(ctx, Input{ReceivedAt: events.At(e.cfg.Now()), Unframed: true, snapshot: req}); err != nil {
-		return nil, err
+	return ask(ctx, e, func(k *correlator) []string { return k.compare(&s) })
+}
+
+// ask has the correlator answer a question between two frames.
+func ask[T any](ctx context.Context, e *Engine, question func(*correlator) T) (answer T, err error) {
+	ch := make(chan T, 1) // the correlator never waits for who asks
+	in := Input{ReceivedAt: events.At(e.cfg.Now()), Unframed: true, ask: func(k *correlator) { ch <- question(k) }}
+	if err := e.Submit(ctx, in); err != nil {
+		return answer, err
 	}
 	select {
-	case ids := <-req.answer:
-		return ids, nil
+	case answer = <-ch:
+		return answer, nil
 	case <-e.stopping:
-		return nil, ErrStopped
+		return answer, ErrStopped
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return answer, context.Cause(ctx)
 	}
 }
 
 func (k *correlator) compare(s *Snapshot) []string {
-	var ask []string
+	if l := k.links[s.Connection]; l != nil {
+		l.compared, l.unanswered = k.now, 0
+	}
+	var want []string
 	listed := make(map[string]bool, len(s.Legs))
 	for _, row := range s.Legs {
 		listed[row.ID] = true
 		l := k.legs[row.ID]
 		switch {
 		case l == nil, l.ended && l.inferred && !row.Ending:
-			ask = append(ask, row.ID)
+			want = append(want, row.ID)
 		case l.ended:
 		case row.Held != l.held, row.Answered && !l.answered, row.Ending:
-			ask = append(ask, row.ID)
+			want = append(want, row.ID)
 		}
 	}
-	for _, id := range s.Young {
-		listed[id] = true
-	}
 	for id, w := range k.waiting {
-		if !listed[id] && w.since < s.RequestedAt {
+		if !listed[id] && w.since < s.RequestedAt && s.covers(k.presenceOfWaiting(id)) {
 			k.drop(id) // it is gone, and with it all that could be known
 		}
 	}
 	for id, l := range k.legs {
-		if !l.ended && !listed[id] && l.since < s.RequestedAt && k.judged(l, s) {
-			ask = append(ask, id)
+		switch {
+		case l.ended:
+		case listed[id]:
+			l.listed, l.unlisted = k.now, 0
+		case l.since < s.RequestedAt && k.judged(l, s):
+			l.unlisted++
+			want = append(want, id)
 		}
 	}
-	slices.Sort(ask)
-	return slices.Compact(ask)
+	slices.Sort(want)
+	return slices.Compact(want)
 }
 
 // drop gives up the frames that wait for a leg.
@@ -96,13 +99,26 @@ func (k *correlator) drop(id string) {
 }
 
 // judged reports whether the snapshot should have listed the leg. A trunk's leg
-// says of itself only where all that we watch is one domain.
+// is its domain's where a connection of that showed it.
 func (k *correlator) judged(l *leg, s *Snapshot) bool {
 	if l.call == nil {
-		return s.Account == "" && len(k.domains) == 1
+		return s.Account == "" && (l.domain == s.Domain || l.domain == "" && len(k.domains) == 1)
 	}
-	_, domain := splitAccount(l.call.key.Account)
-	return domain == s.Domain && cmp.Or(s.Account, l.call.key.Account) == l.call.key.Account
+	return s.covers(l.call.key.Account)
+}
+
+// covers reports whether the snapshot lists the account's legs.
+func (s *Snapshot) covers(account string) bool {
+	_, domain := splitAccount(account)
+	return domain == s.Domain && cmp.Or(s.Account, account) == account
+}
+
+// presenceOfWaiting returns the account that a leg's frames name so far.
+func (k *correlator) presenceOfWaiting(id string) string {
+	if i := k.accountOfWaiting(id); i >= 0 {
+		return k.waiting[id].inputs[i].Leg.Presence
+	}
+	return ""
 }
 
 // absent ends a leg that the switch, asked for it, does not know. When it ended
@@ -137,7 +153,7 @@ func (k *correlator) revive(l *leg, o *LegObservation) bool {
 		return false
 	}
 	s := &k.in.Source
-	if c := k.cores[s.Switch]; s.Core != "" && c != nil && c.id != s.Core {
+	if c := k.cores[switchOf(s)]; s.Core != "" && c != nil && c.id != s.Core {
 		return false
 	}
 	if l.call.ended {

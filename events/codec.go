@@ -34,6 +34,7 @@ const (
 	envSwitch       = 17
 	envCore         = 18
 	envSequence     = 19
+	envPBX          = 20
 )
 
 // AppendBinary appends the stored form of e, without its position, to b. It
@@ -197,7 +198,8 @@ func appendSource(b []byte, s *Source) []byte {
 	b = appendString(b, envPath, s.Path)
 	b = appendString(b, envSwitch, s.Switch)
 	b = appendString(b, envCore, s.Core)
-	return appendUint(b, envSequence, s.Sequence)
+	b = appendUint(b, envSequence, s.Sequence)
+	return appendString(b, envPBX, s.PBX)
 }
 
 func (r *reader) source(f field, s *Source) {
@@ -214,6 +216,8 @@ func (r *reader) source(f field, s *Source) {
 		s.Core = r.string(f)
 	case envSequence:
 		s.Sequence = r.uint(f, 64)
+	case envPBX:
+		s.PBX = r.string(f)
 	default:
 		r.skip(f)
 	}

@@ -57,6 +57,7 @@ func (k CallKey) IsZero() bool { return k.Call == "" }
 // Source says where an event came from.
 type Source struct {
 	Adapter    string `json:"adapter,omitempty"`    // "webitel", "verto"
+	PBX        string `json:"pbx,omitempty"`        // its name, where there are several
 	Connection string `json:"connection,omitempty"` // id of the adapter's connection
 	Path       string `json:"path,omitempty"`       // [PathServer], [PathAccount] or [PathSwitch]
 	Switch     string `json:"switch,omitempty"`     // the switch's name (FreeSWITCH-Switchname)

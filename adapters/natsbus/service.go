@@ -47,6 +47,8 @@ type Queries interface {
 	// Lines returns the lines of a domain, of all domains where it is empty,
 	// sorted by account.
 	Lines(ctx context.Context, f LineFilter) ([]cti.LineView, error)
+	// Doubtful returns the live calls that may have ended without our being told.
+	Doubtful(ctx context.Context, f DoubtFilter) ([]engine.Doubt, error)
 	// Status describes the engine.
 	Status(ctx context.Context) (Status, error)
 }
@@ -78,6 +80,10 @@ type AtFilter = engine.AtFilter
 // makes 0 1000.
 type SinceFilter = engine.SinceFilter
 
+// DoubtFilter says what counts as doubtful. Limit is 1 to 1000; the service makes
+// 0 100.
+type DoubtFilter = engine.DoubtFilter
+
 // LineFilter says which lines.
 type LineFilter struct {
 	Domain string `json:"domain,omitempty"`
@@ -102,6 +108,7 @@ type Status struct {
 	Folded    uint64             `json:"folded"`    // last event folded
 	Confirmed uint64             `json:"confirmed"` // last event whose CTI events are in the stream
 	Live      int                `json:"live"`      // calls that have not ended
+	Doubtful  int                `json:"doubtful"`  // of them, those that calls.doubtful lists
 	Lines     int                `json:"lines"`
 	Frames    events.FrameCounts `json:"frames"`
 	Links     []LinkStatus       `json:"links"`
@@ -111,10 +118,18 @@ type Status struct {
 // LinkStatus is one connection to a PBX.
 type LinkStatus struct {
 	Adapter   string      `json:"adapter"`
+	PBX       string      `json:"pbx,omitempty"` // its name, where there are several
 	Domain    string      `json:"domain,omitempty"`
+	Login     string      `json:"login,omitempty"`
+	Mode      string      `json:"mode,omitempty"` // domain, account
 	Connected bool        `json:"connected"`
-	Since     events.Time `json:"since,omitempty"`
-	Reason    string      `json:"reason,omitempty"` // why it is not connected
+	Refused   bool        `json:"refused,omitempty"` // by the PBX, for good: nothing more is tried
+	Since     events.Time `json:"since,omitempty"`   // that it is connected or not
+	Reason    string      `json:"reason,omitempty"`  // why it is not connected, or the PBX does not answer
+	// ComparedAt is when the PBX last said what channels it has, UnansweredSince
+	// since when it does not.
+	ComparedAt      events.Time `json:"comparedAt,omitempty"`
+	UnansweredSince events.Time `json:"unansweredSince,omitempty"`
 }
 
 // Error codes of the service, in the header Nats-Service-Error-Code.
@@ -193,6 +208,7 @@ func StartService(nc *nats.Conn, q Queries, o ServiceOptions) (*Service, error) 
 		{"calls.get", s.callsGet},
 		{"calls.list", s.callsList},
 		{"calls.history", s.callsHistory},
+		{"calls.doubtful", s.callsDoubtful},
 		{"calls.at", s.callsAt},
 		{"events.since", s.eventsSince},
 		{"lines.get", s.linesGet},
@@ -563,6 +579,32 @@ func (s *Service) linesList(ctx context.Context, data []byte) (any, error) {
 		Lines []cti.LineView `json:"lines"`
 		More  bool           `json:"more"` // ask again, after the last account
 	}{append([]cti.LineView{}, lines...), len(lines) >= f.Limit}, nil
+}
+
+func (s *Service) callsDoubtful(ctx context.Context, data []byte) (any, error) {
+	var f struct {
+		DoubtFilter
+		UncheckedMs int64 `json:"uncheckedMs,omitempty"`
+		SilentMs    int64 `json:"silentMs,omitempty"`
+	}
+	if err := decodeRequest(data, &f); err != nil {
+		return nil, err
+	}
+	if err := setLimit(&f.Limit, defaultLimit); err != nil {
+		return nil, err
+	}
+	if f.UncheckedMs < 0 || f.SilentMs < 0 {
+		return nil, badRequest("uncheckedMs %d, silentMs %d: want 0 or more", f.UncheckedMs, f.SilentMs)
+	}
+	f.Unchecked, f.Silent = time.Duration(f.UncheckedMs)*time.Millisecond, time.Duration(f.SilentMs)*time.Millisecond
+	ds, err := s.q.Doubtful(ctx, f.DoubtFilter)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		Calls []engine.Doubt `json:"calls"`
+		More  bool           `json:"more"`
+	}{append([]engine.Doubt{}, ds...), len(ds) >= f.Limit}, nil
 }
 
 func (s *Service) status(ctx context.Context, data []byte) (any, error) {

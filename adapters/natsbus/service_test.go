@@ -99,6 +99,13 @@ func (q *fakeQueries) Status(context.Context) (Status, error) {
 	return Status{Log: testLog, Position: 12}, q.err
 }
 
+func (q *fakeQueries) Doubtful(_ context.Context, f DoubtFilter) ([]engine.Doubt, error) {
+	return []engine.Doubt{{
+		Account: f.Account, CallID: "a2e6", Legs: []string{"b"},
+		Reasons: []engine.Because{{Reason: engine.DoubtUnanswered, Detail: f.Unchecked.String()}},
+	}}, q.err
+}
+
 // ask sends one request and returns the answer and the error code.
 func ask(t *testing.T, nc *nats.Conn, verb, request string) (string, string) {
 	t.Helper()
@@ -128,6 +135,9 @@ func TestServiceAnswers(t *testing.T) {
 		{"calls.get", `{"callId":"none"}`, CodeNotFound, ""},
 		{"calls.get", `{"callId":"a2e6","account":"1009@acme.example"}`, CodeNotFound, ""},
 		{"calls.get", `{}`, CodeBadRequest, ""},
+		{"calls.doubtful", `{"account":"1004@acme.example","uncheckedMs":2000}`, "", `"reason":"unanswered","detail":"2s"`},
+		{"calls.doubtful", `{"uncheckedMs":-1}`, CodeBadRequest, ""},
+		{"calls.doubtful", `{"limit":1001}`, CodeBadRequest, ""},
 		{"calls.get", ``, CodeBadRequest, ""},
 		{"calls.get", `{"callID":1}`, CodeBadRequest, ""},
 		{"calls.get", `[`, CodeBadRequest, ""},
@@ -234,7 +244,7 @@ func TestServiceIsDiscoverable(t *testing.T) {
 		subjects = append(subjects, e.Subject)
 	}
 	if got, want := strings.Join(subjects, " "), "callstate.v1.calls.get callstate.v1.calls.list "+
-		"callstate.v1.calls.history callstate.v1.calls.at callstate.v1.events.since callstate.v1.lines.get callstate.v1.lines.list callstate.v1.lines.at callstate.v1.status"; got != want {
+		"callstate.v1.calls.history callstate.v1.calls.doubtful callstate.v1.calls.at callstate.v1.events.since callstate.v1.lines.get callstate.v1.lines.list callstate.v1.lines.at callstate.v1.status"; got != want {
 		t.Errorf("endpoints %s, want %s", got, want)
 	}
 	for range 2 {

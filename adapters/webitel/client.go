@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"net/url"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -19,7 +16,6 @@ import (
 
 	"github.com/callstate/callstate/adapters/internal/dial"
 	"github.com/callstate/callstate/engine"
-	"github.com/callstate/callstate/events"
 )
 
 // adapterName is the Source.Adapter of everything that comes from here.
@@ -46,10 +42,15 @@ type Client struct {
 
 	decode func([]byte) (Frame, error)
 
-	mu      sync.Mutex // guards what follows
-	link    *link      // the signed-in connection; nil while there is none
-	settled []func(context.Context)
-	resumed chan struct{} // closed by Resume; nil while not suspended
+	mu       sync.Mutex // guards what follows
+	link     *link      // the signed-in connection; nil while there is none
+	settled  []func(context.Context)
+	resumed  chan struct{} // closed by Resume; nil while not suspended
+	since    time.Time     // of the last change between connected and not
+	reason   string        // why not
+	refused  error         // the server's last word; Run has ended with it
+	shadowed time.Time     // until then a former socket of ours may die at the server
+	mute     bool          // by our own logout: the account's calls are not told
 }
 
 // NewClient returns a client for one of cfg's users. An empty mode is cfg's; a nil
@@ -108,8 +109,9 @@ func (c *Client) Run(ctx context.Context) error {
 			return nil //nolint:nilerr // a stop is no error, whatever it did to the connection
 		}
 		if errors.Is(err, ErrSecret) {
-			return fmt.Errorf("sign in %s: %w", c.user.Login, err)
+			return c.refuse(fmt.Errorf("sign in %s: %w", c.user.Login, err))
 		}
+		c.lost(err)
 		if c.suspended() {
 			continue
 		}
@@ -130,48 +132,81 @@ func (c *Client) Run(ctx context.Context) error {
 // then the outcome is unknown. Where no channel exists some commands succeed all
 // the same; see Classify.
 func (c *Client) Do(ctx context.Context, cmd Command) (Reply, error) {
+	p, err := c.begin(cmd)
+	if err != nil {
+		return Reply{}, err
+	}
+	return c.await(ctx, p)
+}
+
+// pending is a command whose reply is awaited.
+type pending struct {
+	cmd    Command
+	link   *link
+	answer <-chan Reply
+}
+
+// begin sends a command.
+func (c *Client) begin(cmd Command) (*pending, error) {
 	l := c.current()
 	if l == nil {
-		return Reply{}, fmt.Errorf("%s: %w", cmd.Func, ErrDisconnected)
+		return nil, fmt.Errorf("%s: %w", cmd.Func, ErrDisconnected)
 	}
 	if cmd.ID == "" {
 		cmd.ID = uuid.NewString()
 	}
+	p := &pending{cmd: cmd, link: l, answer: l.await(cmd.ID)}
+	if err := l.write(cmd); err != nil {
+		l.forget(cmd.ID)
+		return nil, fmt.Errorf("%s: %w: %w", cmd.Func, ErrDisconnected, err)
+	}
+	return p, nil
+}
+
+// await waits for a command's reply.
+func (c *Client) await(ctx context.Context, p *pending) (Reply, error) {
 	limit := time.Duration(c.cfg.ReplyTimeout)
-	if cmd.long() {
+	if p.cmd.long() {
 		limit = time.Duration(c.cfg.LongReplyTimeout)
 	}
-	answer := l.await(cmd.ID)
-	defer l.forget(cmd.ID)
-	if err := l.write(cmd); err != nil {
-		return Reply{}, fmt.Errorf("%s: %w: %w", cmd.Func, ErrDisconnected, err)
-	}
+	defer p.link.forget(p.cmd.ID)
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case r := <-answer:
-		return r, Classify(cmd.Func, r)
-	case <-l.gone:
-		return Reply{}, fmt.Errorf("%s: %w", cmd.Func, ErrDisconnected)
+	case r := <-p.answer:
+		return r, Classify(p.cmd.Func, r)
+	case <-p.link.gone:
+		return Reply{}, fmt.Errorf("%s: %w", p.cmd.Func, ErrDisconnected)
 	case <-timer.C:
-		return Reply{}, fmt.Errorf("%s: %w within %s", cmd.Func, ErrNoReply, limit)
+		return Reply{}, fmt.Errorf("%s: %w within %s", p.cmd.Func, ErrNoReply, limit)
 	case <-ctx.Done():
-		return Reply{}, fmt.Errorf("%s: %w", cmd.Func, context.Cause(ctx))
+		return Reply{}, fmt.Errorf("%s: %w", p.cmd.Func, context.Cause(ctx))
 	}
 }
 
 // Renew takes every server event anew. It is the cure for names that fell silent
-// because another socket of the domain gave them up or died (protocol 6.5); the
-// events between the two commands of a name are lost, so follow it by a snapshot.
+// because another socket of the domain gave them up or died (protocol 6.5). The
+// two commands of a name are sent together, since what is raised between them is
+// lost; so follow it by a snapshot.
 func (c *Client) Renew(ctx context.Context) error {
 	var errs []error
 	for _, name := range serverEvents {
-		if _, err := c.Do(ctx, Unsubscribe(name)); err != nil {
-			errs = append(errs, err)
+		off, err := c.begin(Unsubscribe(name))
+		if err != nil {
+			return err
 		}
-		if _, err := c.Do(ctx, Subscribe(name)); err != nil {
-			errs = append(errs, err)
+		on, err := c.begin(Subscribe(name))
+		if err != nil {
+			return err
 		}
+		for _, p := range []*pending{off, on} {
+			if _, err := c.await(ctx, p); err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	if l := c.current(); l != nil && l.names != nil {
+		l.names.renewed(time.Now())
 	}
 	return errors.Join(errs...)
 }
@@ -226,10 +261,17 @@ func (c *Client) awaitResumed(ctx context.Context) bool {
 	}
 }
 
+// setLink makes l the connection that is used; nil is none.
 func (c *Client) setLink(l *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if (l == nil) != (c.link == nil) {
+		c.since = time.Now()
+	}
 	c.link = l
+	if l != nil {
+		c.reason, c.mute = "", false
+	}
 }
 
 // connect lives as long as one connection and returns why it ended. up is called
@@ -281,7 +323,7 @@ func (c *Client) dial(ctx context.Context) (*link, error) {
 		return nil, fmt.Errorf("dial %s: %w", u.Host, err)
 	}
 	return &link{
-		ws: ws, id: uuid.NewString(), writeTimeout: time.Duration(c.cfg.WriteTimeout),
+		ws: ws, id: uuid.NewString(), pbx: c.cfg.Name, writeTimeout: time.Duration(c.cfg.WriteTimeout),
 		gone: make(chan struct{}), pending: make(map[string]chan Reply),
 	}, nil
 }
@@ -307,101 +349,4 @@ func (c *Client) ping(ctx context.Context, l *link) error {
 			}
 		}
 	}
-}
-
-// link is one connection.
-type link struct {
-	ws           *websocket.Conn
-	id           string // events.Source.Connection
-	login        string // of the signed-in account
-	domain       string // that the connection watches; both set before the link is the client's
-	writeTimeout time.Duration
-	gone         chan struct{} // closed when the connection is lost
-
-	writeMu sync.Mutex // held while a frame is written
-
-	mu      sync.Mutex // guards pending
-	pending map[string]chan Reply
-}
-
-func (l *link) write(cmd Command) error {
-	b, err := cmd.Encode()
-	if err != nil {
-		return fmt.Errorf("encode %s: %w", cmd.Func, err)
-	}
-	l.writeMu.Lock()
-	defer l.writeMu.Unlock()
-	if err := l.ws.SetWriteDeadline(time.Now().Add(l.writeTimeout)); err != nil {
-		return err
-	}
-	return l.ws.WriteMessage(websocket.TextMessage, b)
-}
-
-// await registers a command; the channel holds its reply, so that the reader
-// never waits for the caller.
-func (l *link) await(id string) <-chan Reply {
-	ch := make(chan Reply, 1)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.pending[id] = ch
-	return ch
-}
-
-func (l *link) forget(id string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.pending, id)
-}
-
-func (l *link) deliver(r Reply) {
-	l.mu.Lock()
-	ch := l.pending[r.ID]
-	delete(l.pending, r.ID)
-	l.mu.Unlock()
-	if ch != nil {
-		ch <- r
-	}
-}
-
-// close ends the socket. When we leave on our own it says so first and waits a
-// moment for the answer: a socket that the server believes alive silences half of
-// our next subscriptions when it dies (protocol 6.5, capture 24).
-func (l *link) close(clean bool, readerDone <-chan struct{}) {
-	if clean {
-		bye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
-		if l.ws.WriteControl(websocket.CloseMessage, bye, time.Now().Add(time.Second)) == nil {
-			timer := time.NewTimer(time.Second)
-			defer timer.Stop()
-			select {
-			case <-readerDone:
-			case <-timer.C:
-			}
-		}
-	}
-	_ = l.ws.Close() // nothing to do about it: the connection is over
-}
-
-// lossReason is the short constant word for the end of a connection.
-func lossReason(err error) string {
-	closed, isClose := errors.AsType[*websocket.CloseError](err)
-	netErr, isNet := errors.AsType[net.Error](err)
-	switch {
-	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return "stopped"
-	case errors.Is(err, ErrTooLarge):
-		return ReasonTooLarge
-	case errors.Is(err, os.ErrDeadlineExceeded), isNet && netErr.Timeout():
-		return "silent"
-	case isClose:
-		return fmt.Sprintf("closed-%d", closed.Code)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "closed-1006"
-	default:
-		return "failed"
-	}
-}
-
-// source names the frame numbered n of the connection; 0 for what is no frame.
-func (l *link) source(n uint64) events.Source {
-	return events.Source{Adapter: adapterName, Connection: l.id, Sequence: n}
 }

@@ -71,14 +71,16 @@ func consult(c engine.Command) (Command, error) {
 
 // Check implements [engine.Commander].
 func (c *Client) Check(cmd engine.Command) error {
-	switch cmd.Action {
-	case engine.ActionLogin, engine.ActionLogout, engine.ActionConnect, engine.ActionDisconnect, engine.ActionQueueLogin, engine.ActionQueueLogout:
-		// These are about the account of the socket, and silence all that share it.
+	// What is about the account of a socket may silence all that share it.
+	if cmd.Action.OwnConnection() {
 		if c.mode == ModeDomain || c.user.Login != cmd.Account {
 			return &engine.RequestError{Result: engine.VerdictNotSupported, Text: "only over a connection of the account's own (mode = \"account\")"}
 		}
 	}
 	if cmd.Action == engine.ActionConnect {
+		if err := c.final(); err != nil {
+			return requestError(fmt.Errorf("%w; it is not tried again before a restart", err))
+		}
 		return nil
 	}
 	if _, err := EncodeCommand(cmd); err != nil {
@@ -101,7 +103,10 @@ func (c *Client) Command(ctx context.Context, cmd engine.Command) (answer string
 		return "", requestError(err)
 	}
 	r, err := c.Do(ctx, wc)
-	if cmd.Action == engine.ActionDisconnect {
+	switch cmd.Action {
+	case engine.ActionLogin, engine.ActionLogout:
+		c.setMute(cmd.Action == engine.ActionLogout)
+	case engine.ActionDisconnect:
 		c.Suspend()
 		if errors.Is(err, ErrDisconnected) {
 			err = nil
@@ -128,6 +133,7 @@ func requestError(err error) error {
 		{ErrSwitchDown, engine.VerdictSwitchDown},
 		{ErrPermission, engine.VerdictNotPermitted},
 		{ErrAuth, engine.VerdictNotPermitted},
+		{ErrSecret, engine.VerdictNotPermitted},
 		{ErrUnknown, engine.VerdictNotSupported},
 	} {
 		if errors.Is(err, w.err) {

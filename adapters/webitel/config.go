@@ -36,10 +36,19 @@ type User struct {
 	UseWebPhone bool   `json:"useWebPhone,omitempty" toml:"useWebPhone,omitempty"`
 }
 
+// Domain is that of the login; root has none.
+func (u User) Domain() string {
+	_, domain, _ := strings.Cut(u.Login, "@")
+	return domain
+}
+
 // Config is how to reach a Webitel server. A zero duration means its default. The
 // connection strings, the users and what they hold have the names that the
 // Creatio connector gives them.
 type Config struct {
+	// Name tells this PBX from others. Connections with the same name, or the same
+	// host and port, are of one PBX.
+	Name                   string `json:"name,omitempty" toml:"name,omitempty"`
 	ConnectionString       string `json:"webitelConnectionString" toml:"webitelConnectionString"`                                 // ws:// or wss://host:port/path
 	WebRTCConnectionString string `json:"webitelWebrtcConnectionString,omitempty" toml:"webitelWebrtcConnectionString,omitempty"` // the Verto socket
 	Users                  []User `json:"users" toml:"users"`

@@ -107,7 +107,11 @@ func (r *reader) frame(ctx context.Context, raw []byte, tooLarge error) error {
 	case err != nil:
 		return r.submit(ctx, Observe(raw, src, at))
 	case f.Kind != KindReply:
-		return r.submit(ctx, Normalise(&f, src, at))
+		in := Normalise(&f, src, at)
+		if w := r.link.names; w != nil && in.Leg != nil && f.Path == events.PathServer {
+			w.note(&f, in.Leg, at.Time())
+		}
+		return r.submit(ctx, in)
 	case r.asked[f.Reply.ID]:
 		delete(r.asked, f.Reply.ID)
 		return r.signInReply(ctx, f.Reply, in, raw)
@@ -177,6 +181,9 @@ func (r *reader) linkUp(ctx context.Context) error {
 	}
 	r.up()
 	r.link.login, r.link.domain = s.Login(), s.Domain()
+	if r.c.mode == ModeDomain {
+		r.link.names = newNameWatch(s.Domain(), max(0, time.Duration(r.c.cfg.Settle)))
+	}
 	r.c.setLink(r.link)
 	r.c.log.Info("connected", "domain", s.Domain(), "mode", r.c.mode, "accounts", n)
 	if fns := r.c.onSettled(); len(fns) > 0 {
@@ -217,6 +224,7 @@ func (r *reader) finish(ctx context.Context, cause error) {
 	defer cancel()
 	last := r.held
 	if r.asked == nil {
+		r.c.shadow(lossReason(cause))
 		now := events.At(time.Now())
 		last = append(last, engine.Input{ReceivedAt: now, Source: r.link.source(0), Unframed: true, Link: &engine.LinkObservation{
 			Kind: engine.LinkDown, At: now, Domain: r.signIn.Domain(), Login: r.signIn.Login(),

@@ -211,7 +211,7 @@ func (c *config) validate() error {
 			return fmt.Errorf("configuration of webitel %d: %w", i+1, err)
 		}
 	}
-	return nil
+	return namePBXs(c.Webitel)
 }
 
 // answerable says which accounts can be offered CAN_ANSWER.

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,100 +15,6 @@ import (
 	"github.com/callstate/callstate/store"
 	"github.com/callstate/callstate/store/bolt"
 )
-
-// daemon is the whole of callstate run against a PBX of our own.
-type daemon struct {
-	*app
-	pbx  *webiteltest.Server
-	logs *logLines
-	stop func() error
-}
-
-// logLines collects what is logged.
-type logLines struct {
-	mu    sync.Mutex // guards lines
-	lines []string
-}
-
-func (l *logLines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.lines = append(l.lines, string(b))
-	return len(b), nil
-}
-
-func (l *logLines) containing(s string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := 0
-	for _, line := range l.lines {
-		if strings.Contains(line, s) {
-			n++
-		}
-	}
-	return n
-}
-
-// natsURL is the NATS server of the next daemon; empty means its own.
-var natsURL string
-
-// resyncInterval is that of the next daemon; 0 means the default.
-var resyncInterval time.Duration
-
-const watcherLogin = "9000@" + demoDomain
-
-func startDaemon(t *testing.T, data string) *daemon {
-	t.Helper()
-	d := &daemon{logs: &logLines{}}
-	d.pbx = webiteltest.New(webiteltest.Options{
-		Accounts:       append(webiteltest.Agents(demoDomain, 1001, 50, demoSecret), webiteltest.Account{Login: watcherLogin, Secret: demoSecret, Role: "admin"}),
-		OriginateSpeed: 4, KeepOriginated: true,
-	})
-	t.Cleanup(d.pbx.Close)
-	cfg := defaultConfig()
-	cfg.Data, cfg.Listen, cfg.ResyncInterval = data, "127.0.0.1:-1", duration(resyncInterval)
-	cfg.NATS = natsURL
-	cfg.Webitel = []webitel.Config{{
-		ConnectionString: d.pbx.URL(), Mode: webitel.ModeDomain, Settle: -1, BackoffMin: webitel.Duration(time.Millisecond),
-		Users: []webitel.User{{Login: watcherLogin, Password: demoSecret}},
-	}}
-	var err error
-	if d.app, err = openApp(cfg, slog.New(slog.NewTextHandler(d.logs, nil))); err != nil {
-		t.Fatal(err)
-	}
-	settled := make(chan struct{})
-	var once sync.Once
-	d.clients[0].OnSettled(func(context.Context) { once.Do(func() { close(settled) }) })
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- d.run(ctx) }()
-	var stopped sync.Once
-	d.stop = func() (err error) {
-		stopped.Do(func() {
-			cancel()
-			err = <-done
-			d.close()
-		})
-		return err
-	}
-	t.Cleanup(func() { _ = d.stop() })
-	select {
-	case <-settled:
-	case err := <-done:
-		done <- err
-		t.Fatal(err)
-	}
-	return d
-}
-
-// sync returns when all that the PBX sent before has been taken by the engine:
-// frames and replies come in order on the socket.
-func (d *daemon) sync(t *testing.T) {
-	t.Helper()
-	if _, err := d.clients[0].Do(t.Context(), webitel.Ping()); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // badFrames are one of each kind of input that is no frame, with the reason that
 // it is quarantined for.

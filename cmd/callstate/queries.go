@@ -1,13 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
 
 	"github.com/callstate/callstate/adapters/natsbus"
-	"github.com/callstate/callstate/adapters/webitel"
 	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/events"
 	"github.com/callstate/callstate/events/cti"
@@ -17,11 +15,10 @@ import (
 // queries answers the service's questions: live and recent calls from the
 // engine, the past from the log.
 type queries struct {
-	engine  *engine.Engine
-	store   store.Store
-	bus     *natsbus.Bus
-	clients []*webitel.Client
-	domains *commander
+	engine *engine.Engine
+	store  store.Store
+	bus    *natsbus.Bus
+	links  *links
 }
 
 func unavailable(err error) error {
@@ -188,15 +185,19 @@ func (q *queries) Status(ctx context.Context) (natsbus.Status, error) {
 	if err != nil {
 		return natsbus.Status{}, unavailable(err)
 	}
+	doubts, err := q.engine.Doubtful(ctx, engine.DoubtFilter{})
+	if err != nil {
+		return natsbus.Status{}, unavailable(err)
+	}
 	st := natsbus.Status{
 		Log: s.LogID, StartedAt: events.At(s.Started), Position: s.Position, Folded: s.Folded, Confirmed: s.Published,
-		Live: s.LiveCalls, Lines: len(lines), Frames: s.Frames, Bus: q.bus.Stats(), Links: []natsbus.LinkStatus{},
+		Live: s.LiveCalls, Doubtful: len(doubts), Lines: len(lines), Frames: s.Frames, Bus: q.bus.Stats(), Links: q.links.status(),
 	}
-	q.domains.mu.Lock()
-	for domain, c := range q.domains.domain {
-		st.Links = append(st.Links, natsbus.LinkStatus{Adapter: "webitel", Domain: domain, Connected: c.Connected()})
-	}
-	q.domains.mu.Unlock()
-	slices.SortFunc(st.Links, func(a, b natsbus.LinkStatus) int { return cmp.Compare(a.Domain, b.Domain) })
 	return st, nil
+}
+
+// Doubtful implements natsbus.Queries.
+func (q *queries) Doubtful(ctx context.Context, f natsbus.DoubtFilter) ([]engine.Doubt, error) {
+	ds, err := q.engine.Doubtful(ctx, f)
+	return ds, unavailable(err)
 }

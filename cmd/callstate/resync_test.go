@@ -163,9 +163,7 @@ func TestCallBeganWhileAway(t *testing.T) {
 // TestSilentStreamIsCured: every SE: name falls silent, the socket stays and is
 // answered. The comparison notices, the names are taken anew, and calls are seen.
 func TestSilentStreamIsCured(t *testing.T) {
-	resyncInterval = 100 * time.Millisecond
-	defer func() { resyncInterval = 0 }()
-	d := startDaemon(t, t.TempDir())
+	d := startDaemon(t, t.TempDir(), every(100*time.Millisecond))
 	ch := d.subscribe(t, agent)
 	d.pbx.SilenceSE(false)
 	finished := d.playIncoming(t, 0.5)

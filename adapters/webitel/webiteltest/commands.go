@@ -50,6 +50,13 @@ type handler struct {
 	run    func(*Server, *command)
 }
 
+// switched are the commands that the switch carries out.
+var switched = []string{
+	"hangup", "hold", "unhold", "toggle_hold", "dtmf", "transfer", "bridge", "att_xfer", "att_xfer_bridge", "att_xfer_cancel",
+	"att_xfer2", "attended_transfer", "call", "eavesdrop", "displace", "video_refresh", "channel_dump", "getvar", "setvar",
+	"show_channel", "chat_send",
+}
+
 var handlers map[string]handler
 
 // The table is filled here since the handlers, through the playing of calls,
@@ -137,6 +144,12 @@ func (s *Server) handle(k *socket, b []byte) {
 	case !known:
 		c.reply("+ERR", f.Func+" - not found.")
 	case h.access == private && !s.authenticated(k):
+	case slices.Contains(switched, f.Func) && !s.runs(s.Core()):
+		if f.Func == "show_channel" {
+			c.bad() // capture 42
+			return
+		}
+		c.fail("-ERR: FreeSWITCH server connect close!")
 	default:
 		h.run(s, c)
 	}

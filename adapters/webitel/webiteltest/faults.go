@@ -2,6 +2,8 @@ package webiteltest
 
 import (
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // faults are the misbehaviours that are switched on.
@@ -97,6 +99,24 @@ func (s *Server) Reorder(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults.window = n
+}
+
+// KillSwitch kills the switch behind the server, which lives on and tells nobody
+// (capture 42): its legs are gone without a word, and what takes a switch fails.
+func (s *Server) KillSwitch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = true
+	s.channels, s.order = make(map[string]*channel), nil
+}
+
+// StartSwitch starts it again, with a new Core-UUID and no legs. Playings of
+// before play no more.
+func (s *Server) StartSwitch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down, s.core = false, uuid.NewString()
+	s.sequence.Store(0)
 }
 
 // SilenceSE drops the broker's bindings of all SE: names in use, or of every

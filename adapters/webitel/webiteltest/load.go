@@ -94,7 +94,7 @@ func (s *Server) Render(opts LoadOptions) (*Load, error) {
 			seq := s.sequence.Add(sc.seqN) - sc.seqN + 1
 			up = append(up, &loadPlaying{
 				sc: sc, numbers: numbers,
-				filling: sc.fill(s.core, now-sc.took.Microseconds()-sc.first, seq, numbers, opts.Domain, rnd),
+				filling: sc.fill(s.Core(), now-sc.took.Microseconds()-sc.first, seq, numbers, opts.Domain, rnd),
 			})
 		}
 		if len(up) == 0 {

@@ -30,6 +30,7 @@ type PlayOptions struct {
 
 // playing is one run of a scenario.
 type playing struct {
+	core  string     // of the switch that it is played on
 	mu    sync.Mutex // held while an event is raised, guards ended
 	ended bool       // a command has ended the calls: the rest is not played
 }
@@ -59,15 +60,16 @@ func (s *Server) play(ctx context.Context, sc *Scenario, opts PlayOptions, raise
 		ends = start.Add(time.Duration(float64(sc.took) / opts.Speed))
 	}
 	shift := ends.Add(-sc.took).UnixMicro() - sc.first
+	core := s.Core()
 	seq := s.sequence.Add(sc.seqN) - sc.seqN + 1
-	f := sc.fill(s.core, shift, seq, opts.Numbers, opts.Domain, rnd)
+	f := sc.fill(core, shift, seq, opts.Numbers, opts.Domain, rnd)
 	if i, ok := sc.names[opts.keep]; ok {
 		f.ids[i] = opts.keep
 	}
 	s.mu.Lock()
 	window := s.faults.window
 	s.mu.Unlock()
-	p := &playing{}
+	p := &playing{core: core}
 	counts := Counts{Calls: 1}
 	for _, st := range shuffle(sc.steps, window, rnd) {
 		if opts.Speed > 0 {
@@ -82,7 +84,7 @@ func (s *Server) play(ctx context.Context, sc *Scenario, opts PlayOptions, raise
 			return counts, nil
 		}
 		p.mu.Lock()
-		if p.ended {
+		if p.ended || !s.runs(core) {
 			p.mu.Unlock()
 			return counts, nil
 		}
@@ -93,6 +95,13 @@ func (s *Server) play(ctx context.Context, sc *Scenario, opts PlayOptions, raise
 		}
 	}
 	return counts, nil
+}
+
+// runs reports whether that run of the switch goes on.
+func (s *Server) runs(core string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.down && s.core == core
 }
 
 func (s *Server) sleep(ctx context.Context, d time.Duration) error {
@@ -204,6 +213,10 @@ func (s *Server) Raise(line []byte) (Counts, error) {
 func (s *Server) raise(ev event, p *playing) Counts {
 	var counts Counts
 	s.mu.Lock()
+	if s.down || p != nil && p.core != s.core {
+		s.mu.Unlock()
+		return counts
+	}
 	s.trackLocked(&ev, p)
 	server, account := s.audienceLocked(&ev)
 	due := s.faults.dueLocked()

@@ -47,11 +47,9 @@ func (o *Options) originateSpeed() float64 {
 
 // Server is a running server.
 type Server struct {
-	opts Options
-	log  *slog.Logger
-	http *httptest.Server
-	core string // Core-UUID of the switch
-
+	opts     Options
+	log      *slog.Logger
+	http     *httptest.Server
 	sequence atomic.Uint64 // Event-Sequence of the switch
 	sent     [numPaths]atomic.Uint64
 	doubled  atomic.Uint64
@@ -68,6 +66,8 @@ type Server struct {
 	bound    map[binding]bool    // SE: names that the broker delivers
 	channels map[string]*channel // live legs, by Unique-ID
 	order    []string            // of the legs, for show_channel
+	core     string              // Core-UUID of the switch
+	down     bool                // the switch is
 	faults   faults
 }
 
@@ -146,7 +146,11 @@ func New(opts Options) *Server {
 func (s *Server) URL() string { return "ws" + strings.TrimPrefix(s.http.URL, "http") + "/" }
 
 // Core returns the Core-UUID of the switch.
-func (s *Server) Core() string { return s.core }
+func (s *Server) Core() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.core
+}
 
 // Close ends every socket and playing and waits for all goroutines.
 func (s *Server) Close() {
