@@ -34,10 +34,9 @@ type User struct {
 	Login    string       `json:"login" toml:"login"` // number@domain
 	Password Secret       `json:"password" toml:"password"`
 	Answer   AnswerPolicy `json:"answer,omitempty" toml:"answer,omitempty"`
-	Audio    string       `json:"audio,omitempty" toml:"audio,omitempty"`       // AudioSilence, AudioEcho, or a .wav, .ogg or .opus file
-	Record   string       `json:"record,omitempty" toml:"record,omitempty"`     // folder for what comes in; empty: not kept
-	SessID   Secret       `json:"sessId,omitempty" toml:"sessId,omitempty"`     // see [LoadSessID]; empty: a new one
-	UseVideo bool         `json:"useVideo,omitempty" toml:"useVideo,omitempty"` // tell of video where a call offers it
+	Audio    string       `json:"audio,omitempty" toml:"audio,omitempty"`   // AudioSilence, AudioEcho, or a .wav, .ogg or .opus file
+	Record   string       `json:"record,omitempty" toml:"record,omitempty"` // folder for what comes in; empty: not kept
+	SessID   Secret       `json:"sessId,omitempty" toml:"sessId,omitempty"` // see [LoadSessID]; empty: a new one
 }
 
 // Config is how to reach a Verto server. A zero duration means its default.

@@ -240,12 +240,9 @@ func (p *Phone) received(f *Frame, typed Object) {
 	defer p.mu.Unlock()
 	step := p.dialogs.Received(f)
 	call, about := typed.(*Call)
-	if about && len(step.Changes) > 0 && p.sessions[call.CallID] == nil {
-		for _, c := range step.Changes {
-			if c.From == "" && c.CallID == call.CallID {
-				p.begin(call.CallID)
-			}
-		}
+	offered := f.Method == MethodInvite || f.Method == MethodAttach
+	if offered && len(step.Changes) > 0 && p.sessions[call.CallID] == nil {
+		p.begin(call.CallID)
 	}
 	p.took(step, true)
 	if about {

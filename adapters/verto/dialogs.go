@@ -137,10 +137,13 @@ func (d *Dialogs) Sent(f *Frame) Step {
 			s = d.sentRequest(f.Method, &p)
 		}
 	}
-	if d.asked == nil {
-		d.asked = make(map[string]asked)
+	switch f.Method {
+	case MethodLogin, MethodInvite, MethodAnswer, MethodAttach, MethodModify, MethodBye: // whose answer says something
+		if d.asked == nil {
+			d.asked = make(map[string]asked)
+		}
+		d.asked[string(f.ID)] = ask
 	}
-	d.asked[string(f.ID)] = ask
 	return s
 }
 

@@ -63,7 +63,7 @@ func NewPhone(cfg Config, user User, media *Media, sink Sink, logger *slog.Logge
 		cfg: cfg.withDefaults(), user: user, media: media, sink: sink,
 		log: logger.With("adapter", adapterName, "login", user.Login),
 		out: newMailbox[engine.Input](), room: make(chan struct{}, 1),
-		dialogs: Dialogs{TakesVideo: user.UseVideo}, src: source{account: user.Login},
+		src:      source{account: user.Login},
 		sessID:   string(user.SessID),
 		sessions: make(map[string]*session), auto: make(map[string]time.Time),
 	}
@@ -229,8 +229,10 @@ func (p *Phone) took(s Step, framed bool) {
 	}
 	for _, id := range p.dialogs.Over() {
 		if one := p.sessions[id]; one != nil {
-			one.box.put(isOver{})
+			one.box.put(isOver{}) // it tells the last of it, and destroys it
+			continue
 		}
+		p.took(p.dialogs.Destroy(id), false) // of an earlier Run
 	}
 }
 

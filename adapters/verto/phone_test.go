@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -241,5 +243,295 @@ func TestCredentialsEndTheRun(t *testing.T) {
 	}
 	if got := o.sessions()[0]; got.Kind != engine.SessionUnregistered || got.Reason != events.SessionAuthFailed {
 		t.Errorf("said %+v", got)
+	}
+}
+
+// result is the engine's word for an error.
+func result(err error) engine.Verdict {
+	if re, ok := errors.AsType[*engine.RequestError](err); ok {
+		return re.Result
+	}
+	if err != nil {
+		return engine.Verdict("untyped: " + err.Error())
+	}
+	return engine.VerdictOK
+}
+
+func TestWhatIsAskedInVain(t *testing.T) {
+	cfg := quick("ws://127.0.0.1:1/")
+	cfg.BackoffMin, cfg.BackoffMax = verto.Duration(time.Hour), verto.Duration(time.Hour)
+	p, _, _ := start(t, cfg, verto.User{})
+	ctx := t.Context()
+	for what, tt := range map[string]struct {
+		err  error
+		want engine.Verdict
+	}{
+		"no connection":        {second(p.Call(ctx, "1002")), engine.VerdictNotConnected},
+		"no number":            {second(p.Call(ctx, "")), engine.VerdictBadArgument},
+		"two lines":            {second(p.Call(ctx, "10\n02")), engine.VerdictBadArgument},
+		"answer, no session":   {p.Answer(ctx, "x", false), engine.VerdictNoSession},
+		"hold, no session":     {p.Hold(ctx, "x"), engine.VerdictNoSession},
+		"unhold, no session":   {p.Unhold(ctx, "x"), engine.VerdictNoSession},
+		"hangup, no session":   {p.Hangup(ctx, "x", ""), engine.VerdictOK},
+		"hangup, odd cause":    {p.Hangup(ctx, "x", "BORED"), engine.VerdictBadArgument},
+		"digits, no session":   {p.SendDTMF(ctx, "x", "1"), engine.VerdictNoSession},
+		"digits that are none": {p.SendDTMF(ctx, "x", "hello"), engine.VerdictBadArgument},
+		"video, no session":    {p.SetVideo(ctx, "x", true), engine.VerdictNoSession},
+	} {
+		if got := result(tt.err); got != tt.want {
+			t.Errorf("%s: %s (%v), want %s", what, got, tt.err, tt.want)
+		}
+	}
+	if p.Registered() {
+		t.Error("registered with nobody")
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestWhatASessionsStateForbids(t *testing.T) {
+	s := newServer(t, vertotest.Options{})
+	p, o, _ := start(t, quick(s.URL()), verto.User{})
+	o.registered(t)
+	leg := originate(t, s, vertotest.Call{CallerNumber: "1002"})
+	o.reaches(t, leg.ID(), events.DialogRinging)
+	ctx := t.Context()
+	for what, err := range map[string]error{
+		"hold while it rings":   p.Hold(ctx, leg.ID()),
+		"digits while it rings": p.SendDTMF(ctx, leg.ID(), "1"),
+	} {
+		if result(err) != engine.VerdictNoSession {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := p.Answer(ctx, leg.ID(), true); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Answer(ctx, leg.ID(), false); result(err) != engine.VerdictNoSession {
+		t.Errorf("answered twice: %v", err)
+	}
+	if err := p.SetVideo(ctx, leg.ID(), true); result(err) != engine.VerdictNotSupported {
+		t.Errorf("video: %v", err)
+	}
+	if err := p.SetVideo(ctx, leg.ID(), false); err != nil {
+		t.Errorf("no video: %v", err)
+	}
+	if err := p.Unhold(ctx, leg.ID()); err != nil {
+		t.Errorf("unhold of a call that is not held is no error: %v", err)
+	}
+	leg.Hangup("USER_BUSY")
+	o.reaches(t, leg.ID(), "ended: "+events.SessionBye)
+	if err := p.Hold(ctx, leg.ID()); result(err) != engine.VerdictNoSession {
+		t.Errorf("hold of a call that is over: %v", err)
+	}
+}
+
+func originate(t *testing.T, s *vertotest.Server, c vertotest.Call) *vertotest.Leg {
+	t.Helper()
+	legs, err := s.Originate(account, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return legs[0]
+}
+
+// A click-to-call is known by its leg's channel event, which may come before the
+// invite or after it. It is answered at once, whatever the policy.
+func TestClickToCallIsAnsweredAtOnce(t *testing.T) {
+	for _, policy := range []verto.AnswerPolicy{verto.AnswerOnCommand, verto.AnswerNever} {
+		s := newServer(t, vertotest.Options{})
+		p, o, _ := start(t, quick(s.URL()), verto.User{Login: account, Password: password, Answer: policy})
+		o.registered(t)
+
+		const early = "5e000000-0000-4000-8000-000000000001"
+		p.AutoAnswer(early)
+		leg := originate(t, s, vertotest.Call{CallID: early, CallerNumber: "1002"})
+		o.reaches(t, leg.ID(), events.DialogActive)
+
+		late := originate(t, s, vertotest.Call{CallerNumber: "1002"})
+		o.reaches(t, late.ID(), events.DialogRinging)
+		p.AutoAnswer(late.ID())
+		o.reaches(t, late.ID(), events.DialogActive)
+
+		other := originate(t, s, vertotest.Call{CallerNumber: "1003"})
+		o.reaches(t, other.ID(), events.DialogRinging)
+		want := engine.VerdictOK
+		if policy == verto.AnswerNever {
+			want = engine.VerdictNotAllowed
+		}
+		if got := result(p.Answer(t.Context(), other.ID(), false)); got != want {
+			t.Errorf("%s: to answer it is %s, want %s", policy, got, want)
+		}
+	}
+}
+
+func TestAnswerAlways(t *testing.T) {
+	s := newServer(t, vertotest.Options{})
+	_, o, _ := start(t, quick(s.URL()), verto.User{Login: account, Password: password, Answer: verto.AnswerAlways})
+	o.registered(t)
+	leg := originate(t, s, vertotest.Call{CallerNumber: "1002"})
+	o.reaches(t, leg.ID(), events.DialogActive)
+	want := []string{"ringing", "answering", "active"}
+	if got := o.states(leg.ID(), events.LayerDialog); !slices.Equal(got, want) {
+		t.Errorf("dialog went %v, want %v", got, want)
+	}
+}
+
+// A recording of what comes in, and digits from the far end.
+func TestRecordingAndDigits(t *testing.T) {
+	s := newServer(t, vertotest.Options{})
+	dir := t.TempDir()
+	o := newObserved()
+	user := verto.User{Login: account, Password: password, Record: dir}
+	p, err := verto.NewPhone(quick(s.URL()), user, newMedia(t), o, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digits := make(chan byte, 10)
+	p.OnDigit(func(_ string, digit byte, _ time.Duration) { digits <- digit })
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	o.registered(t)
+	id, err := p.Call(ctx, "1002")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.reaches(t, id, events.DialogActive)
+	leg := s.Leg(id)
+	o.until(t, "media", func() bool { return leg.Counts().Sent > 10 && leg.Counts().Received > 10 })
+	if !leg.SendDigits("7#") {
+		t.Fatal("telephone-event was not agreed")
+	}
+	for _, want := range []byte("7#") {
+		select {
+		case got := <-digits:
+			if got != want {
+				t.Errorf("digit %q, want %q", got, want)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("no digit")
+		}
+	}
+	if err := p.Hangup(ctx, id, ""); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*-"+id+".wav"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("recordings %v, %v", files, err)
+	}
+	if info, err := os.Stat(files[0]); err != nil || info.Size() < 10*160 {
+		t.Errorf("the recording has %d bytes, %v", info.Size(), err)
+	}
+}
+
+// A session that dies never ends the call: neither our side's silence nor the
+// far side's closed transport is a hangup.
+func TestDeadMediaIsNoHangup(t *testing.T) {
+	s := newServer(t, vertotest.Options{})
+	p, o, _ := start(t, quick(s.URL()), verto.User{})
+	o.registered(t)
+	id, err := p.Call(t.Context(), "1002")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.reaches(t, id, events.DialogActive)
+	leg := s.Leg(id)
+	o.until(t, "media both ways", func() bool { c := leg.Counts(); return c.Received > 5 && c.Sent > 5 })
+	leg.CloseDTLS()
+	o.until(t, "DTLS closed", func() bool { return slices.Contains(o.states(id, events.LayerDTLS), "closed") })
+	if err := p.SendDTMF(t.Context(), id, "1"); err != nil {
+		t.Errorf("the call is not up any more: %v", err)
+	}
+	if states := o.states(id, events.LayerDialog); states[len(states)-1] != events.DialogActive || s.Leg(id) == nil {
+		t.Errorf("dialog went %v", states)
+	}
+}
+
+// Hung up before the server has made the channel: the bye waits for that.
+func TestHangupInTheMiddleOfCalling(t *testing.T) {
+	s := newServer(t, vertotest.Options{Dialplan: func(*vertotest.Leg) vertotest.Route { return vertotest.Route{Ring: -1} }})
+	p, o, _ := start(t, quick(s.URL()), verto.User{})
+	o.registered(t)
+	called := make(chan error, 1)
+	go func() { called <- second(p.Call(t.Context(), "1002")) }()
+	var id string
+	o.until(t, "a session", func() bool {
+		for _, s := range o.sessions() {
+			if s.Kind == engine.SessionNew {
+				id = s.Session
+			}
+		}
+		return id != ""
+	})
+	if err := p.Hangup(t.Context(), id, "ORIGINATOR_CANCEL"); err != nil {
+		t.Error(err)
+	}
+	if err := <-called; err != nil {
+		t.Error(err)
+	}
+	o.reaches(t, id, "ended: "+events.SessionBye)
+	o.until(t, "no leg", func() bool { return s.Leg(id) == nil })
+	last := o.of(id)[len(o.of(id))-1]
+	if last.Cause != "ORIGINATOR_CANCEL" || last.By != "account" {
+		t.Errorf("ended %+v", last)
+	}
+}
+
+func TestRefusedCallsTellTheirCause(t *testing.T) {
+	s := newServer(t, vertotest.Options{Dialplan: func(*vertotest.Leg) vertotest.Route { return vertotest.Route{Cause: "USER_BUSY"} }})
+	p, o, _ := start(t, quick(s.URL()), verto.User{})
+	o.registered(t)
+	id, err := p.Call(t.Context(), "1002")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.reaches(t, id, "ended: "+events.SessionBye)
+	last := o.of(id)[len(o.of(id))-1]
+	if last.Cause != "USER_BUSY" || last.CauseCode != 17 || last.By != "other" {
+		t.Errorf("ended %+v", last)
+	}
+}
+
+// An answer that the server cannot use ends our leg, and says so.
+func TestRefusedAnswer(t *testing.T) {
+	s := newServer(t, vertotest.Options{})
+	p, o, _ := start(t, quick(s.URL()), verto.User{})
+	o.registered(t)
+	leg := originate(t, s, vertotest.Call{CallerNumber: "1002", RefuseAnswers: 1})
+	o.reaches(t, leg.ID(), events.DialogRinging)
+	if err := p.Answer(t.Context(), leg.ID(), false); result(err) != engine.VerdictRefused {
+		t.Errorf("%v", err)
+	}
+	o.reaches(t, leg.ID(), "ended: "+events.SessionFailed)
+	<-leg.Ended()
+	if leg.Cause() != "INCOMPATIBLE_DESTINATION" {
+		t.Errorf("the server heard %s", leg.Cause())
+	}
+}
+
+// Another phone with our session id: the calls are its, and there is no fight.
+func TestDisplacedPhoneStops(t *testing.T) {
+	s := newServer(t, vertotest.Options{})
+	user := verto.User{Login: account, Password: password, SessID: "5e000000-0000-4000-8000-00000000000a"}
+	p, first, stop := start(t, quick(s.URL()), user)
+	first.registered(t)
+	id, err := p.Call(t.Context(), "1002")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.reaches(t, id, events.DialogActive)
+	_, second, _ := start(t, quick(s.URL()), user)
+	first.reaches(t, id, "ended: "+events.SessionDisplaced)
+	second.reaches(t, id, events.DialogActive)
+	if err := stop(); err != nil && !errors.Is(err, verto.ErrDisplaced) {
+		t.Error(err)
+	}
+	if got := second.states(id, events.LayerDialog); got[0] != events.DialogRecovering {
+		t.Errorf("the second phone saw %v", got)
 	}
 }
