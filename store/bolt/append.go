@@ -239,7 +239,13 @@ func (w *writer) judge(err error) error {
 			}
 		}
 	}
-	err = fmt.Errorf("append to %s: %w", s.dir, err)
+	return w.fail(fmt.Errorf("append to %s: %w", s.dir, err))
+}
+
+// fail makes err the answer to all that is still to be written, and returns it
+// with a hint.
+func (w *writer) fail(err error) error {
+	s := w.s
 	if errors.Is(err, store.ErrDamaged) {
 		err = &store.HintError{Err: err, Hint: s.damagedHint()}
 	} else {

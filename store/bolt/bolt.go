@@ -17,10 +17,12 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/callstate/callstate/events"
 	"github.com/callstate/callstate/store"
@@ -71,7 +73,7 @@ type Options struct {
 	SegmentBytes int64
 	SegmentAge   time.Duration
 
-	openFile func(string, int, os.FileMode) (*os.File, error) // for tests; nil means os.OpenFile
+	disk disk // for tests; nil means the operating system's
 }
 
 var _ store.Store = (*Store)(nil)
@@ -85,7 +87,7 @@ type Store struct {
 	flush        time.Duration
 	segmentBytes int64
 	segmentAge   time.Duration
-	openAs       func(string, int, os.FileMode) (*os.File, error)
+	disk         disk
 
 	head     *segment                   // the file that is appended to; the writer's alone after Open
 	headMade time.Time                  // the writer's
@@ -123,7 +125,7 @@ func Open(dir string, opts *Options) (*Store, error) {
 		flush:        opts.FlushInterval,
 		segmentBytes: opts.SegmentBytes,
 		segmentAge:   opts.SegmentAge,
-		openAs:       opts.openFile,
+		disk:         opts.disk,
 		appends:      make(chan *request),
 		touched:      make(chan struct{}, 1),
 		stop:         make(chan struct{}),
@@ -133,6 +135,9 @@ func Open(dir string, opts *Options) (*Store, error) {
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.disk == nil {
+		s.disk = osDisk{}
 	}
 	if s.flush <= 0 {
 		s.flush = time.Second
@@ -163,7 +168,7 @@ func (s *Store) open(opts *Options) error {
 		} else if fi.Size() == 0 {
 			return fs.ErrNotExist
 		}
-	} else if err := os.MkdirAll(s.dir, 0o700); err != nil {
+	} else if err := s.makeFirst(path); err != nil {
 		return err
 	}
 
@@ -171,12 +176,21 @@ func (s *Store) open(opts *Options) error {
 	if timeout <= 0 {
 		timeout = 100 * time.Millisecond
 	}
-	db, file, err := openFile(path, &bbolt.Options{ReadOnly: s.readOnly, Timeout: timeout}, s.openAs)
+	db, file, err := openFile(path, &bbolt.Options{ReadOnly: s.readOnly, Timeout: timeout}, s.disk)
 	if err != nil {
 		return err
 	}
 	s.head = &segment{path: path, db: db}
-	err = guard(func() error { return s.load(file) })
+	if err = s.settle(file); err == nil {
+		err = guard(func() error {
+			return db.View(func(tx *bbolt.Tx) error {
+				if err := checkFile(file, tx); err != nil {
+					return err
+				}
+				return s.loadTx(tx)
+			})
+		})
+	}
 	if err == nil {
 		err = s.loadSegments()
 	}
@@ -198,47 +212,86 @@ func (s *Store) loadSegments() error {
 	}
 	s.segs.Store(&segs)
 	if !s.readOnly {
-		if err := os.Remove(s.head.path + newSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.removeLeftovers(); err != nil {
 			return err
 		}
 	}
 	return s.loadBase()
 }
 
-// load checks that the file is ours and reads what is kept in memory; it makes
-// the buckets of a new file.
-func (s *Store) load(file *os.File) error {
-	db, fresh := s.head.db, false
-	err := db.View(func(tx *bbolt.Tx) error {
-		if err := checkFile(file, tx); err != nil {
-			return err
-		}
-		if k, _ := tx.Cursor().First(); k == nil {
-			fresh = true // made, but the process ended before the next step
-			return nil
-		}
-		return s.loadTx(tx)
-	})
-	if err != nil || !fresh {
+// makeFirst makes a folder and the first file of a new log, where there is none.
+func (s *Store) makeFirst(path string) error {
+	if there, err := hasContent(path); there || err != nil {
 		return err
 	}
-	if s.readOnly {
-		return fs.ErrNotExist
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	dir, err := os.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close() // and with it the lock
+	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return berrors.ErrTimeout // another process is making it
+	}
+	if there, err := hasContent(path); there || err != nil {
+		return err
+	}
+	if sealed, err := filepath.Glob(filepath.Join(s.dir, sealedPattern)); err != nil || len(sealed) > 0 {
+		return errors.Join(err, fmt.Errorf("%w: %s is gone, its older files are there", store.ErrDamaged, FileName))
 	}
 	id, err := uuid.NewRandom()
 	if err != nil {
 		return err
 	}
-	if err := db.Update(func(tx *bbolt.Tx) error {
-		return create(tx, header{id: id.String(), first: 1, made: time.Now()})
-	}); err != nil {
+	db, err := s.makeFile(path+newSuffix, header{id: id.String(), first: 1, made: time.Now()}, nil)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(guard(db.Close), s.disk.rename(path+newSuffix, path)); err != nil {
 		return err
 	}
 	// bbolt syncs the file, not the folder that names it.
-	if err := errors.Join(syncDir(s.dir), syncDir(filepath.Dir(s.dir))); err != nil {
-		return err
+	return errors.Join(s.disk.syncDir(s.dir), s.disk.syncDir(filepath.Dir(s.dir)))
+}
+
+func hasContent(path string) (bool, error) {
+	fi, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
 	}
-	return db.View(s.loadTx)
+	return err == nil && fi.Size() > 0, err
+}
+
+// settle puts on disk what a process that was killed had written and not synced:
+// it is about to be read, and what follows from it to be seen by others.
+func (s *Store) settle(file *os.File) error {
+	if s.readOnly {
+		return nil
+	}
+	if err := errors.Join(s.disk.sync(file), s.disk.syncDir(s.dir)); err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	return nil
+}
+
+// removeLeftovers removes what a crash left of files that were being made.
+func (s *Store) removeLeftovers() error {
+	left := []string{s.head.path + newSuffix}
+	for _, name := range []string{SnapshotName, BaseName} {
+		names, err := filepath.Glob(filepath.Join(s.dir, tempPattern(name)))
+		if err != nil {
+			return err
+		}
+		left = append(left, names...)
+	}
+	for _, name := range left {
+		if err := removeIfThere(s.disk, name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkFile finds what bbolt would trip over.
@@ -336,18 +389,6 @@ func (s *Store) loadTx(tx *bbolt.Tx) error {
 		s.checkpoints[string(k)] = position
 		return err
 	})
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil // a parent that we may pass but not read was not made by us
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }
 
 // ID implements [store.Store].

@@ -161,25 +161,25 @@ func TestFolderThatIsAFile(t *testing.T) {
 
 func TestNoPermission(t *testing.T) {
 	dir := t.TempDir()
-	deny := func(name string, _ int, _ os.FileMode) (*os.File, error) {
-		return nil, &os.PathError{Op: "open", Path: name, Err: syscall.EACCES} // root is denied nothing
-	}
-	_, err := Open(dir, &Options{openFile: deny})
+	_, err := Open(dir, &Options{disk: deniedDisk{}})
 	wantHint(t, err, store.ErrDenied, dir)
 }
 
-// A process that ended between making the file and filling it.
-func TestUnfinishedNewFileIsFinished(t *testing.T) {
+// deniedDisk denies what root, who may run this, is never denied.
+type deniedDisk struct{ osDisk }
+
+func (deniedDisk) open(name string, _ int, _ os.FileMode) (*os.File, error) {
+	return nil, &os.PathError{Op: "open", Path: name, Err: syscall.EACCES}
+}
+
+// A process that ended while it made the first file.
+func TestUnfinishedNewFileIsMadeAnew(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, FileName)
-	db, err := bbolt.Open(path, 0o600, nil)
-	if err != nil {
+	if err := errors.Join(os.WriteFile(path+newSuffix, []byte("half a file"), 0o600), os.WriteFile(path, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	_, err = Open(dir, &Options{ReadOnly: true})
+	_, err := Open(dir, &Options{ReadOnly: true})
 	wantHint(t, err, store.ErrMissing, dir)
 	s := mustOpen(t, dir, nil)
 	if err := s.Append(t.Context(), batchOf(1)); err != nil {
@@ -355,13 +355,21 @@ func TestFullDiskStoresNothingAndRecovers(t *testing.T) {
 	}
 }
 
+// lastOpened keeps the file that was opened last.
+type lastOpened struct {
+	osDisk
+	file *os.File
+}
+
+func (d *lastOpened) open(name string, flag int, perm os.FileMode) (f *os.File, err error) {
+	d.file, err = os.OpenFile(name, flag, perm)
+	return d.file, err
+}
+
 func TestFailedWriteIsTheEnd(t *testing.T) {
 	dir := t.TempDir()
-	var file *os.File
-	s, err := Open(dir, &Options{openFile: func(name string, flag int, perm os.FileMode) (f *os.File, err error) {
-		file, err = os.OpenFile(name, flag, perm)
-		return file, err
-	}})
+	d := &lastOpened{}
+	s, err := Open(dir, &Options{disk: d})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -376,7 +384,7 @@ func TestFailedWriteIsTheEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	file.Close() // every write and sync fails from now on
+	d.file.Close() // every write and sync fails from now on
 	first := s.Append(t.Context(), totals)
 	if !errors.Is(first, os.ErrClosed) {
 		t.Fatalf("got %v, want the write's own error", first)

@@ -94,6 +94,9 @@ func (s *Store) readCallIn(ctx context.Context, g *segment, key events.CallKey, 
 				}
 				ek, v := log.Seek(k[8:])
 				e, err := parseEvent(pos, ek, v)
+				if err == nil && e.Key() != key { // the index has no checksums
+					err = fmt.Errorf("%w: event %d is not of the call that the index says", store.ErrDamaged, pos)
+				}
 				if err != nil {
 					return err
 				}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -78,7 +77,7 @@ func (s *Store) Drop(through uint64, base []byte) error {
 	if n <= 0 {
 		return fmt.Errorf("%w: event %d is not the last one of a segment", store.ErrInvalid, through)
 	}
-	if err := writeStateFile(filepath.Join(s.dir, BaseName), baseMagic, s.id, through, base); err != nil {
+	if err := writeStateFile(s.disk, filepath.Join(s.dir, BaseName), baseMagic, s.id, through, base); err != nil {
 		return fmt.Errorf("drop: %w", err)
 	}
 	s.base.Store(through)
@@ -99,19 +98,19 @@ func (s *Store) dropFiles(through uint64) error {
 		}
 		var errs []error
 		for _, g := range (*old)[:n] {
-			errs = append(errs, g.drop())
+			errs = append(errs, g.drop(s.disk))
 		}
-		return errors.Join(append(errs, syncDir(s.dir))...)
+		return errors.Join(append(errs, s.disk.syncDir(s.dir))...)
 	}
 }
 
 // drop closes and removes the file, when nobody reads it any more.
-func (g *segment) drop() error {
+func (g *segment) drop(d disk) error {
 	err := g.close()
 	g.mu.Lock()
 	g.dropped = true
 	g.mu.Unlock()
-	return errors.Join(err, os.Remove(g.path))
+	return errors.Join(err, d.remove(g.path))
 }
 
 // Base implements [store.Store].

@@ -3,9 +3,7 @@ package bolt
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -49,23 +47,11 @@ func (w *writer) roll() {
 
 // rollTo makes the next file beside the old one, gives the old one its name as a
 // sealed one, and puts the next in its place: at every moment there is a file
-// under the old name, and its lock is ours.
+// under the old name, and its lock is ours. The old file's second name is on disk
+// before it loses its first.
 func (w *writer) rollTo(path, sealed string) (err error) {
 	s := w.s
 	fresh := path + newSuffix
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	db, _, err := openFile(fresh, &bbolt.Options{Timeout: time.Second}, s.openAs)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = guard(db.Close)
-			_ = os.Remove(fresh)
-		}
-	}()
 	var frames uint64 // quarantined in all files so far
 	if err := s.head.view(func(tx *bbolt.Tx) error {
 		frames = tx.Bucket(bucketQuarantine).Sequence()
@@ -77,25 +63,22 @@ func (w *writer) rollTo(path, sealed string) (err error) {
 	h := header{id: s.id, first: s.Last() + 1, made: time.Now(), quarantined: frames}
 	totals, checkpoints := s.frames, maps.Clone(s.checkpoints)
 	s.mu.Unlock()
-	if err := guard(func() error {
-		return db.Update(func(tx *bbolt.Tx) error {
-			err := errors.Join(create(tx, h), tx.Bucket(bucketMeta).Put(keyFrames, appendFrames(nil, totals)))
-			for name, position := range checkpoints {
-				err = errors.Join(err, tx.Bucket(bucketCheckpoints).Put([]byte(name), u64(position)))
-			}
-			return err
-		})
-	}); err != nil {
+	db, err := s.makeFile(fresh, h, func(tx *bbolt.Tx) error {
+		err := tx.Bucket(bucketMeta).Put(keyFrames, appendFrames(nil, totals))
+		for name, position := range checkpoints {
+			err = errors.Join(err, tx.Bucket(bucketCheckpoints).Put([]byte(name), u64(position)))
+		}
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	if err := os.Link(path, sealed); err != nil {
-		return fmt.Errorf("the file system cannot give a file two names: %w", err)
+	if err := s.exchange(fresh, path, sealed); err != nil {
+		return errors.Join(err, guard(db.Close), removeIfThere(s.disk, fresh))
 	}
-	if err := os.Rename(fresh, path); err != nil {
-		return errors.Join(err, os.Remove(sealed))
-	}
-	if err := syncDir(s.dir); err != nil {
-		s.log.Warn("folder not synced", "dir", s.dir, "err", err)
+	if err := s.disk.syncDir(s.dir); err != nil {
+		// The next batch would be in a file that has no name on disk.
+		_ = w.fail(fmt.Errorf("begin a new file: sync the folder: %w", err))
 	}
 	s.head.mu.Lock()
 	s.head.path = sealed
@@ -108,4 +91,47 @@ func (w *writer) rollTo(path, sealed string) (err error) {
 			return nil
 		}
 	}
+}
+
+// exchange gives the file at path the name sealed, and its own to the one at fresh.
+func (s *Store) exchange(fresh, path, sealed string) error {
+	err := s.disk.link(path, sealed)
+	if err != nil {
+		return fmt.Errorf("the file system cannot give a file two names: %w", err)
+	}
+	if err = s.disk.syncDir(s.dir); err == nil {
+		err = s.disk.rename(fresh, path)
+	}
+	if err != nil {
+		err = errors.Join(err, s.disk.remove(sealed))
+	}
+	return err
+}
+
+// makeFile makes a file of the log with what its header says and fill puts in.
+// Its name is that of a file which is no part of the log yet.
+func (s *Store) makeFile(fresh string, h header, fill func(*bbolt.Tx) error) (*bbolt.DB, error) {
+	if err := removeIfThere(s.disk, fresh); err != nil {
+		return nil, err
+	}
+	db, _, err := openFile(fresh, &bbolt.Options{Timeout: time.Second}, s.disk)
+	if err == nil {
+		err = guard(func() error {
+			return db.Update(func(tx *bbolt.Tx) error {
+				err := create(tx, h)
+				if err == nil && fill != nil {
+					err = fill(tx)
+				}
+				return err
+			})
+		})
+		if err != nil {
+			_ = guard(db.Close)
+		}
+	}
+	if err != nil {
+		_ = removeIfThere(s.disk, fresh)
+		return nil, err
+	}
+	return db, nil
 }

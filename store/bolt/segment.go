@@ -74,7 +74,7 @@ func (g *segment) open() error {
 	if g.db != nil || g.dropped {
 		return nil
 	}
-	db, file, err := openFile(g.path, &bbolt.Options{ReadOnly: true}, nil)
+	db, file, err := openFile(g.path, &bbolt.Options{ReadOnly: true}, osDisk{})
 	if err == nil {
 		err = guard(func() error {
 			return db.View(func(tx *bbolt.Tx) error { return g.check(file, tx) })
@@ -119,13 +119,10 @@ func (g *segment) close() error {
 
 // openFile opens a bbolt file. A file that bbolt keeps open, and locked, when it
 // panics while it opens, is closed.
-func openFile(path string, o *bbolt.Options, open func(string, int, os.FileMode) (*os.File, error)) (db *bbolt.DB, file *os.File, err error) {
-	if open == nil {
-		open = os.OpenFile
-	}
+func openFile(path string, o *bbolt.Options, d disk) (db *bbolt.DB, file *os.File, err error) {
 	o.FreelistType, o.NoStatistics = bbolt.FreelistMapType, true
 	o.OpenFile = func(name string, flag int, perm os.FileMode) (f *os.File, err error) {
-		file, err = open(name, flag, perm)
+		file, err = d.open(name, flag, perm)
 		return file, err
 	}
 	err = guard(func() (err error) {
@@ -134,6 +131,9 @@ func openFile(path string, o *bbolt.Options, open func(string, int, os.FileMode)
 	})
 	if errors.Is(err, store.ErrDamaged) && file != nil {
 		_ = file.Close()
+	}
+	if err == nil {
+		d.opened(db)
 	}
 	return db, file, err
 }
@@ -163,7 +163,7 @@ func (s *Store) sealed() ([]*segment, error) {
 		}
 		if os.SameFile(fi, head) {
 			if !s.readOnly {
-				err = os.Remove(name)
+				err = s.disk.remove(name)
 			}
 			if err != nil {
 				return nil, err

@@ -254,7 +254,7 @@ func TestRollAndDropCutShort(t *testing.T) {
 	t.Run("drop, before the files are gone", func(t *testing.T) {
 		dir := t.TempDir()
 		s := inFiles(t, dir, 3)
-		if err := writeStateFile(filepath.Join(dir, BaseName), baseMagic, s.ID(), 8, []byte("base")); err != nil {
+		if err := writeStateFile(osDisk{}, filepath.Join(dir, BaseName), baseMagic, s.ID(), 8, []byte("base")); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Close(); err != nil {

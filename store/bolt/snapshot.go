@@ -29,7 +29,7 @@ func (s *Store) SetSnapshot(position uint64, state []byte) error {
 	if s.readOnly {
 		return store.ErrReadOnly
 	}
-	if err := writeStateFile(filepath.Join(s.dir, SnapshotName), snapshotMagic, s.id, position, state); err != nil {
+	if err := writeStateFile(s.disk, filepath.Join(s.dir, SnapshotName), snapshotMagic, s.id, position, state); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	return nil
@@ -64,7 +64,7 @@ func (s *Store) Snapshot() (position uint64, state []byte, err error) {
 // on disk, so that a crash leaves the old one or the new one.
 const stateHeader = len(snapshotMagic) + 16 + 8
 
-func writeStateFile(path, magic, logID string, position uint64, state []byte) error {
+func writeStateFile(d disk, path, magic, logID string, position uint64, state []byte) error {
 	id, err := uuid.Parse(logID)
 	if err != nil {
 		return err
@@ -74,7 +74,7 @@ func writeStateFile(path, magic, logID string, position uint64, state []byte) er
 	b = binary.BigEndian.AppendUint64(b, position)
 	b = append(b, state...)
 	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-	return replaceFile(path, b)
+	return replaceFile(d, path, b)
 }
 
 // readStateFile returns what a state file holds, or why it cannot be used.
@@ -101,22 +101,25 @@ func readStateFile(path, magic, logID string) (position uint64, state []byte, wh
 }
 
 // replaceFile puts b under a name, whole or not at all.
-func replaceFile(path string, b []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+func replaceFile(d disk, path string, b []byte) (err error) {
+	f, err := d.create(filepath.Dir(path), tempPattern(filepath.Base(path)))
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			_ = os.Remove(f.Name())
+			_ = d.remove(f.Name())
 		}
 	}()
 	_, err = f.Write(b)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := d.rename(f.Name(), path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return d.syncDir(filepath.Dir(path))
 }
+
+// tempPattern is of the names that a file has while it is written.
+func tempPattern(name string) string { return "." + name + "-*" }

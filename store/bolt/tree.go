@@ -10,17 +10,6 @@ import (
 	"github.com/callstate/callstate/store"
 )
 
-// The parts of bbolt's page format that checkTree reads: a header of 16 bytes
-// (id, flags, count, overflow), then for a branch one element of 16 bytes a
-// child (position and size of the key, page id). Numbers are in the machine's
-// byte order.
-const (
-	pageHeader = 16
-	elemSize   = 16
-	flagBranch = 0x01
-	flagLeaf   = 0x02
-)
-
 // tree checks that the pages of a file form trees. bbolt follows a branch that
 // leads back to itself for ever, and takes all memory on its way: no guard
 // around it helps. Only branches are read, less than a hundredth of a log.
@@ -45,6 +34,24 @@ func checkTree(file io.ReaderAt, tx *bbolt.Tx) error {
 		}
 		if err := t.walk(uint64(b.Root())); err != nil {
 			return fmt.Errorf("bucket %s: %w", name, err)
+		}
+	}
+	return t.checkFree()
+}
+
+// checkFree finds pages in use among the free ones.
+func (t *tree) checkFree() error {
+	m, err := newestMeta(t.file, t.pageSize)
+	if err != nil {
+		return err
+	}
+	free, err := readFreeList(t.file, t.pageSize, m)
+	if err != nil {
+		return err
+	}
+	for _, id := range free {
+		if err := t.visit(id); err != nil {
+			return fmt.Errorf("the list of free pages: %w", err)
 		}
 	}
 	return nil
@@ -98,22 +105,12 @@ func (t *tree) visit(id uint64) error {
 	return nil
 }
 
-type pageHead struct {
-	flags, count uint16
-	overflow     uint32
-}
-
 func (t *tree) pageHead(id uint64) (h pageHead, err error) {
 	var b [pageHeader]byte
 	if _, err := t.file.ReadAt(b[:], int64(id)*int64(t.pageSize)); err != nil {
 		return pageHead{}, fmt.Errorf("%w: page %d: %w", store.ErrDamaged, id, err)
 	}
-	h = pageHead{
-		flags:    binary.NativeEndian.Uint16(b[8:]),
-		count:    binary.NativeEndian.Uint16(b[10:]),
-		overflow: binary.NativeEndian.Uint32(b[12:]),
-	}
-	if binary.NativeEndian.Uint64(b[:]) != id || h.flags != flagBranch && h.flags != flagLeaf {
+	if h = parsePageHead(b[:]); h.id != id || h.flags != flagBranch && h.flags != flagLeaf {
 		return pageHead{}, fmt.Errorf("%w: page %d is no page of a tree", store.ErrDamaged, id)
 	}
 	return h, nil
@@ -129,7 +126,7 @@ func (t *tree) children(id uint64) ([]uint64, error) {
 	if err != nil {
 		return nil, err
 	}
-	size := int64(h.overflow+1) * int64(t.pageSize)
+	size := (int64(h.overflow) + 1) * int64(t.pageSize)
 	if h.flags != flagBranch || h.count == 0 || pageHeader+elemSize*int64(h.count) > size || id+uint64(h.overflow) >= t.pages {
 		return nil, fmt.Errorf("%w: page %d is no branch", store.ErrDamaged, id)
 	}
