@@ -16,6 +16,9 @@ import (
 type HistoryEntry struct {
 	Event events.Event `json:"event"`
 	CTI   []cti.Event  `json:"cti"`
+	// Aside says that the event is of a call that is not told of, and CTI what
+	// followed from it for one that is.
+	Aside bool `json:"aside,omitempty"`
 }
 
 // History returns a call's stored events, each with the CTI events that follow
@@ -27,7 +30,9 @@ func (e *Engine) History(ctx context.Context, key events.CallKey) ([]HistoryEntr
 
 // History folds a log and returns the events of the calls with what follows from
 // each, in order of position. The CTI events depend on the account's other calls,
-// so that the whole of the account is folded.
+// so that the whole of the account is folded; an event of another call is there
+// with the CTI events about these, such as the currentCallChanged that its end
+// gave, so that the sequence of a call has no gap.
 func History(ctx context.Context, log Reader, keys ...events.CallKey) ([]HistoryEntry, error) {
 	accounts := map[string]bool{}
 	for _, k := range keys {
@@ -41,24 +46,53 @@ func History(ctx context.Context, log Reader, keys ...events.CallKey) ([]History
 		func(ev *events.Event) bool { return slices.Contains(keys, ev.Key()) })
 }
 
+// about returns the CTI events among messages that are about one of the calls.
+func about(messages []Message, calls map[events.CallKey]bool) []cti.Event {
+	var out []cti.Event
+	for i := range messages {
+		if e := &messages[i].Event; e.CallID != "" && calls[events.CallKey{Account: e.Account, Call: e.CallID}] {
+			out = append(out, *e)
+		}
+	}
+	return out
+}
+
+// remembers reports whether the fold holds one of the calls, so that an event may
+// be about it.
+func (p *Projection) remembers(calls map[events.CallKey]bool) bool {
+	for k := range calls {
+		if a := p.accounts[k.Account]; a != nil && a.calls[k.Call] != nil {
+			return true
+		}
+	}
+	return false
+}
+
 func histories(ctx context.Context, log Reader, fold, want func(*events.Event) bool) ([]HistoryEntry, error) {
 	p, from, err := openProjection(log)
 	if err != nil {
 		return nil, err
 	}
 	var out []HistoryEntry
+	calls := map[events.CallKey]bool{} // those that are told of
 	err = log.Read(ctx, from, func(ev *events.Event) error {
 		wanted := want(ev)
 		if !wanted && !fold(ev) {
 			return nil
 		}
-		p.mute = ev.Position // what nobody asked for is counted and not made
-		if wanted {
-			p.mute = 0
+		p.mute = 0
+		if !wanted && !p.remembers(calls) { // what nobody asked for is counted and not made
+			p.mute = ev.Position
 		}
 		r := p.Apply(ev)
 		if !wanted {
+			if others := about(r.Messages, calls); others != nil {
+				out = append(out, HistoryEntry{Event: *ev, CTI: others, Aside: true})
+			}
 			return nil
+		}
+		if key := ev.Key(); !key.IsZero() {
+			calls[key] = true
 		}
 		h := HistoryEntry{Event: *ev, CTI: make([]cti.Event, len(r.Messages))}
 		for i := range r.Messages {

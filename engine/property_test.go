@@ -42,8 +42,8 @@ func draw(t *rapid.T, s *story) Input {
 		o.Ending, o.Vars, o.Cause, o.HasTimes = true, true, "NORMAL_CLEARING", o.Kind != LegHungup
 	}
 	in := s.input(o)
-	if !s.steady && rapid.IntRange(0, 19).Draw(t, "jump") == 0 {
-		s.now += events.Time(rapid.Int64Range(-3_600_000_000, 90_000_000).Draw(t, "clock"))
+	if !s.steady {
+		s.jump(t)
 	}
 	if !s.oneCore && rapid.IntRange(0, 29).Draw(t, "restart") == 0 {
 		s.core = fmt.Sprintf("core-%d", s.seq)

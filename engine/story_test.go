@@ -24,7 +24,8 @@ type tester interface {
 type story struct {
 	t    tester
 	o    *Offline
-	now  events.Time
+	now  events.Time // our clock
+	skew events.Time // by how much the switch's is ahead of it
 	seq  uint64
 	core string
 	// oneCore keeps the switch from being started again.
@@ -48,7 +49,7 @@ func (s *story) input(o LegObservation) Input {
 	s.seq++
 	s.now += 1_000_000
 	if o.At == 0 {
-		o.At, o.Clock = s.now, events.TimeOfEvent
+		o.At, o.Clock = s.now+s.skew, events.TimeOfEvent
 	}
 	if o.Kind == LegAnswered && o.AnsweredAt == 0 {
 		o.AnsweredAt = o.At

@@ -97,6 +97,7 @@ type HistoryEntry struct {
 	Event   *events.Event   `json:"event"`
 	Payload json.RawMessage `json:"payload,omitempty"` // of the event; the service fills it in where it is nil
 	CTI     []cti.Event     `json:"cti,omitempty"`
+	Aside   bool            `json:"aside,omitempty"` // the event is of a call that is not told of, and CTI is about one that is
 }
 
 // Status describes a running engine.

@@ -79,6 +79,8 @@ type loaded struct {
 	pbx  *webiteltest.Server
 	sent uint64
 	took time.Duration // by a load without trouble
+
+	buffer []byte // of the last load
 }
 
 func newLoaded(t *testing.T, c childConfig) *loaded {
@@ -103,12 +105,7 @@ func newLoaded(t *testing.T, c childConfig) *loaded {
 // was taken and stored.
 func (l *loaded) load(t *testing.T) time.Duration {
 	t.Helper()
-	frames, err := l.pbx.Render(webiteltest.LoadOptions{
-		Agents: webiteltest.Numbers(1001, 100), Domain: demoDomain, AtOnce: 40, Frames: 6000,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	frames := l.render(t, 6000)
 	began := time.Now()
 	if err := l.pbx.Send(watcherLogin, frames, 0, frames.Len(), nil); err != nil {
 		t.Fatal(err)
@@ -116,6 +113,19 @@ func (l *loaded) load(t *testing.T) time.Duration {
 	l.sent += uint64(frames.Len())
 	l.until(t, "the load is taken", func(st childStats) bool { return st.Frames >= l.sent })
 	return time.Since(began)
+}
+
+// render makes calls that end, of about so many frames.
+func (l *loaded) render(t *testing.T, frames int) *webiteltest.Load {
+	t.Helper()
+	x, err := l.pbx.Render(webiteltest.LoadOptions{
+		Agents: webiteltest.Numbers(1001, 100), Domain: demoDomain, AtOnce: 40, Frames: frames, Buffer: l.buffer,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.buffer = x.Buffer()
+	return x
 }
 
 // until asks the child again and again.

@@ -132,7 +132,7 @@ func (e *env) printHistory(entries []engine.HistoryEntry) {
 	var last events.CallKey
 	for i := range entries {
 		ev := &entries[i].Event
-		if ev.Key() != last {
+		if !entries[i].Aside && ev.Key() != last {
 			last = ev.Key()
 			fmt.Fprintf(e.out, "%s  call %s  conversation %s\n", ev.Account, ev.Call, ev.Conversation)
 		}
@@ -147,7 +147,7 @@ func (e *env) printConversation(entries []engine.HistoryEntry) {
 	width := len(trunk)
 	for i := range entries {
 		ev := &entries[i].Event
-		if k := ev.Key(); !k.IsZero() && !slices.Contains(keys, k) {
+		if k := ev.Key(); !entries[i].Aside && !k.IsZero() && !slices.Contains(keys, k) {
 			keys = append(keys, k)
 			width = max(width, len(ev.Account))
 			fmt.Fprintf(e.out, "%s  call %s  conversation %s\n", ev.Account, ev.Call, ev.Conversation)
@@ -170,6 +170,9 @@ func (e *env) printEntry(h *engine.HistoryEntry, who string) {
 	origin := ""
 	if ev.Origin != events.Live {
 		origin = "  (" + ev.Origin.String() + ")"
+	}
+	if h.Aside {
+		origin += "  (of call " + ev.Call + ")"
 	}
 	fmt.Fprintf(e.out, "%6d  %s  %s%-22s leg %s  %s%s\n", ev.Position, clock(ev.OccurredAt), who, e.paint("1", string(ev.Type())), shortID(ev.Leg), payloadText(ev.Payload), origin)
 	for j := range h.CTI {

@@ -77,7 +77,7 @@ func (q *queries) History(ctx context.Context, f natsbus.HistoryFilter) ([]natsb
 		if f.Limit > 0 && len(out) == f.Limit {
 			break
 		}
-		out = append(out, natsbus.HistoryEntry{Type: h[i].Event.Type(), Event: &h[i].Event, CTI: h[i].CTI})
+		out = append(out, natsbus.HistoryEntry{Type: h[i].Event.Type(), Event: &h[i].Event, CTI: h[i].CTI, Aside: h[i].Aside})
 	}
 	return out, nil
 }
@@ -109,7 +109,7 @@ func evidenceOf(ctx context.Context, log store.Store, f natsbus.HistoryFilter) (
 	seen := map[events.CallKey]bool{{}: true}
 	for i := range h {
 		key := h[i].Event.Key()
-		if seen[key] || key.IsZero() {
+		if h[i].Aside || seen[key] || key.IsZero() {
 			continue
 		}
 		seen[key] = true

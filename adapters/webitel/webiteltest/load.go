@@ -26,6 +26,10 @@ func (l *Load) Len() int { return len(l.frames) }
 // Bytes is the size of all frames.
 func (l *Load) Bytes() int { return len(l.wire) }
 
+// Buffer is what the load is rendered in, to be given to the next one when this
+// is no longer needed.
+func (l *Load) Buffer() []byte { return l.wire }
+
 // Payload is the text of frame i. It is valid until the load is rendered anew.
 func (l *Load) Payload(i int) []byte { return l.wire[l.frames[i].payload:l.frames[i].to] }
 
