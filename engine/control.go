@@ -209,6 +209,11 @@ func (e *Engine) do(ctx context.Context, r *Request) Outcome {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 
+	if r.Method == MethodRecords {
+		if err := e.findRecord(ctx, r); err != nil {
+			return outcomeOf(r, refuse(VerdictUnavailable, "%v", err))
+		}
+	}
 	var p plan
 	var refusal error
 	var earlier *Outcome
@@ -254,6 +259,27 @@ func (e *Engine) do(ctx context.Context, r *Request) Outcome {
 		e.logger.Warn("outcome of a request not recorded", "request", r.ID, "result", o.Result, "err", err)
 	}
 	return o
+}
+
+// findRecord looks in the log for the record's id of a call that ended long ago. A
+// call has begun: events of requests alone make none.
+func (e *Engine) findRecord(ctx context.Context, r *Request) error {
+	key := events.CallKey{Account: r.Account, Call: r.Call}
+	known, err := e.log.HasCall(key)
+	if err != nil || !known {
+		return err
+	}
+	return e.log.ReadCall(ctx, key, func(ev *events.Event) error {
+		switch p := ev.Payload.(type) {
+		case *events.CallNew:
+			r.record = r.Call
+		case *events.CallUUIDChanged:
+			if p.Reason == aliasRecord {
+				r.record = p.Alias
+			}
+		}
+		return nil
+	})
 }
 
 // earlier returns the outcome of a request with the same id that the log knows.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,6 +31,8 @@ type Request struct {
 	// Timeout bounds the whole request; 0 means 20 s, and 60 s where the answer
 	// waits until a phone is picked up.
 	Timeout time.Duration `json:"-"`
+
+	record string // queryCallRecords: the id of the call's record, of a call that only the log knows
 }
 
 // Verdict is the word that says what became of a request.
@@ -47,6 +50,7 @@ const (
 	VerdictNotSupported   Verdict = "not-supported"   // not over this connection
 	VerdictNotConnected   Verdict = "not-connected"   // there is no connection to the PBX
 	VerdictNoChannel      Verdict = "no-channel"      // the PBX does not know the leg any more
+	VerdictNoRecording    Verdict = "no-recording"    // the PBX has no recording of the call, or not yet
 	VerdictNotPermitted   Verdict = "not-permitted"   // the PBX refuses our account that
 	VerdictSwitchDown     Verdict = "switch-down"     // the PBX has lost its switch
 	VerdictRefused        Verdict = "refused"         // the PBX says no; the answer says why
@@ -117,8 +121,12 @@ type planning struct {
 	web  bool // the account has a web phone
 }
 
-// methodBlind is looked at by the fold as well.
-const methodBlind = "blindTransferCall"
+// Methods that others know by name: the fold looks at the one, permissions at the
+// other.
+const (
+	methodBlind   = "blindTransferCall"
+	MethodRecords = "queryCallRecords"
+)
 
 var methods map[string]method
 
@@ -138,7 +146,7 @@ func init() {
 		"setUserState":            {plan: planState},
 		"setWrapUpUserState":      {plan: planWrapUp},
 		"changeCallCentreState":   {plan: planCallCentre},
-		"queryCallRecords":        {plan: planRecords},
+		MethodRecords:             {plan: planRecords},
 		"queryLineState":          {plan: planLineState},
 		"queryActiveCallSnapshot": {plan: planSnapshot},
 		"queryUserState":          {plan: planUserState},
@@ -421,20 +429,21 @@ func planDTMF(g *planning) error {
 }
 
 // planRecords asks for the recording of a call by the id of its record, which is
-// an alias of the call or its own id.
+// an alias of the call or its own id. It must be a call of the account: the PBX
+// gives the link of any to whoever asks.
 func planRecords(g *planning) error {
 	if g.r.Call == "" {
 		return refuse(VerdictBadArgument, "callId is missing")
 	}
-	id := g.r.Call
-	g.call = id
-	if c := g.a.find(id); c != nil {
-		g.call, g.conversation = c.id, c.conversation
-		if c.recording != "" {
-			id = c.recording
-		}
+	record := g.r.record
+	if c := g.a.find(g.r.Call); c != nil {
+		g.call, g.conversation, record = c.id, c.conversation, cmp.Or(c.recording, c.id)
+	} else if record == "" {
+		return refuse(VerdictNoCall, "the account has no call %s", g.r.Call)
+	} else {
+		g.call = g.r.Call
 	}
-	g.send(Command{Action: ActionRecord, Leg: id})
+	g.send(Command{Action: ActionRecord, Leg: record})
 	g.secret = true
 	return nil
 }

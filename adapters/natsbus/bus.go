@@ -1,6 +1,7 @@
 package natsbus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 
 	"github.com/callstate/callstate/engine"
 )
@@ -74,10 +76,11 @@ func New(o Options) (*Bus, error) {
 		return nil, err
 	}
 	b := &Bus{
-		o: o, log: o.Logger.With("part", "natsbus"), inbox: nats.NewInbox(),
-		okay: fmt.Appendf(nil, `{"stream":%q,"seq":`, o.Stream),
-		enc:  newEncoder(o.Prefix, o.Source),
-		gone: make(chan struct{}), changed: make(chan struct{}), preparing: make(chan struct{}, 1),
+		o: o, log: o.Logger.With("part", "natsbus"),
+		inbox: cmp.Or(o.Access.InboxPrefix, "_INBOX") + "." + acksToken + "." + nuid.Next(),
+		okay:  fmt.Appendf(nil, `{"stream":%q,"seq":`, o.Stream),
+		enc:   newEncoder(o.Prefix, o.Source),
+		gone:  make(chan struct{}), changed: make(chan struct{}), preparing: make(chan struct{}, 1),
 		win:  newWindow(o.Window),
 		down: errors.New("not connected yet"),
 		// Nobody has published: nothing is owed, and Run may make the bus ready.
@@ -99,19 +102,16 @@ func New(o Options) (*Bus, error) {
 			}
 			b.lost(err)
 		}),
+		// A user may be made, a certificate renewed: what is refused now is tried again.
+		nats.IgnoreAuthErrorAbort(),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { b.notConnected(err) }),
 		nats.ClosedHandler(func(*nats.Conn) { close(b.gone) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			b.log.Warn("nats connection", "err", err)
 		}),
 	}
-	if o.Credentials != "" {
-		opts = append(opts, nats.UserCredentials(o.Credentials))
-	}
-	if o.CAFile != "" {
-		opts = append(opts, nats.RootCAs(o.CAFile))
-	}
-	if b.nc, err = nats.Connect(o.URL, append(opts, o.dial...)...); err != nil {
-		return nil, fmt.Errorf("natsbus: connect: %w", err)
+	if b.nc, err = o.Access.Connect(o.URL, append(opts, o.dial...)...); err != nil {
+		return nil, fmt.Errorf("natsbus: %w", err)
 	}
 	if b.js, err = jetstream.New(b.nc); err != nil {
 		b.nc.Close()
@@ -224,6 +224,20 @@ func (b *Bus) lost(err error) {
 	defer b.mu.Unlock()
 	b.drops++
 	b.failLocked(err)
+}
+
+// notConnected is called by the connection's goroutine when an attempt failed.
+func (b *Bus) notConnected(err error) {
+	err = explainConnect(err)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.down == nil || b.closed {
+		return
+	}
+	if b.down.Error() != err.Error() {
+		b.log.Warn("nats connection", "url", redacted(b.o.URL), "err", err)
+	}
+	b.down = err
 }
 
 func (b *Bus) fail(err error) {
@@ -351,9 +365,7 @@ func (b *Bus) prepare(ctx context.Context, resend *encoder) error {
 			}
 		}
 		if !b.nc.IsConnected() {
-			if last == nil {
-				last = b.down
-			}
+			last = b.down
 			if err := b.waitLocked(ctx, time.Second); err != nil {
 				return errors.Join(err, last)
 			}
@@ -456,7 +468,12 @@ func (b *Bus) address() string {
 	if u := b.nc.ConnectedUrlRedacted(); u != "" {
 		return u
 	}
-	urls := strings.Split(b.o.URL, ",")
+	return redacted(b.o.URL)
+}
+
+// redacted leaves users and passwords out of a list of URLs.
+func redacted(list string) string {
+	urls := strings.Split(list, ",")
 	for i, u := range urls {
 		if at := strings.LastIndexByte(u, '@'); at >= 0 {
 			urls[i] = u[at+1:]

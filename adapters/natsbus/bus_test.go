@@ -622,7 +622,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		"wildcard prefix": {Prefix: "cti.>"}, "empty token": {Prefix: "cti..v1"}, "blank": {Prefix: "a b"},
 		"stream with dot": {Stream: "a.b"}, "source": {Source: "a b"}, "interval": {FlushInterval: -1},
 		"window": {Window: -1}, "age": {MaxAge: time.Second}, "ttl": {EndedTTL: 1}, "bytes": {MaxBytes: -1},
-		"replicas": {Replicas: 9}, "ack": {AckTimeout: -1}, "credentials": {Credentials: "/nowhere/x.creds"},
+		"replicas": {Replicas: 9}, "ack": {AckTimeout: -1}, "credentials": {Access: Access{CredentialsFile: "/nowhere/x.creds"}},
 	} {
 		b, err := New(o)
 		if err == nil {

@@ -13,7 +13,6 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/callstate/callstate/engine"
-	"github.com/callstate/callstate/events/cti"
 )
 
 // Controller carries out requests; the engine is one. Do is called by many
@@ -106,6 +105,10 @@ type controlRequest struct {
 // handle reads a request and carries it out on a goroutine of its own: one that
 // waits for a phone to be picked up holds up nobody.
 func (s *Control) handle(r micro.Request) {
+	if !isInbox(r.Reply()) { // nobody asked: an answer, an event, or one that means harm
+		s.o.Logger.Warn("request not carried out", "subject", r.Subject(), "err", errNoInbox(r.Reply()))
+		return
+	}
 	q, err := readControl(r.Subject(), r.Data())
 	if err != nil {
 		s.answer(r, engine.Outcome{Request: q.ID, Result: engine.VerdictBadArgument, Answer: err.Error()})
@@ -142,10 +145,9 @@ func readControl(subject string, data []byte) (engine.Request, error) {
 	if len(parts) != 3 {
 		return q.Request, fmt.Errorf("subject %s: want %s.<domain>.<account number>.<method>", subject, ControlPrefix)
 	}
-	domain, err1 := cti.Untoken(parts[0])
-	number, err2 := cti.Untoken(parts[1])
-	if err1 != nil || err2 != nil {
-		return q.Request, fmt.Errorf("subject %s: account: want tokens as in the subjects of CTI events", subject)
+	number, domain, err := readAccount(parts[0], parts[1])
+	if err != nil {
+		return q.Request, fmt.Errorf("subject: %w", err)
 	}
 	account := number + "@" + domain
 	if q.Account != "" && q.Account != account {

@@ -20,6 +20,9 @@ var (
 	ErrPortInUse = errors.New("natsbus: port in use")
 	// ErrStoreDir is matched when the store folder cannot be made or written.
 	ErrStoreDir = errors.New("natsbus: store folder not writable")
+	// ErrOpen is matched when a server without users would listen for others than
+	// this machine: everybody there could command the PBX.
+	ErrOpen = errors.New("natsbus: not listening for the network without users")
 )
 
 // HintError is an error with advice for the operator.

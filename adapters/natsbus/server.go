@@ -1,7 +1,9 @@
 package natsbus
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +15,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/callstate/callstate/events/cti"
 )
 
 // DefaultPort is where NATS clients look for a server.
@@ -26,15 +30,24 @@ type ServerOptions struct {
 	// SyncAlways makes JetStream sync every message to disk. Off, a power loss can
 	// cost the copy its last two minutes; the log has them and republishing heals.
 	SyncAlways bool
-	MaxStore   int64         // bytes that JetStream may use; 0 means as the server decides
-	StartWait  time.Duration // how long to wait for it to serve; 0 means 10 s
-	Logger     *slog.Logger  // nil means discard
+	// CertFile and KeyFile, both PEM, make every client use TLS.
+	CertFile, KeyFile string
+	// Users are who may connect, and what each may do. Without any everybody who
+	// reaches the port may do everything: Host must then be this machine's own.
+	Users  []User
+	Prefix string // of the CTI events that the users may see; "" means cti.v1
+
+	MaxStore  int64         // bytes that JetStream may use; 0 means as the server decides
+	StartWait time.Duration // how long to wait for it to serve; 0 means 10 s
+	Logger    *slog.Logger  // nil means discard
 }
 
 // Server is a nats-server with JetStream inside this process. It installs no
 // signal handlers and never exits the process.
 type Server struct {
-	s *server.Server
+	s         *server.Server
+	own       Access // of callstate itself
+	encrypted bool
 }
 
 // StartServer starts a server and returns when it accepts clients.
@@ -60,13 +73,18 @@ func StartServer(o ServerOptions) (*Server, error) {
 	if err := checkPort(o.Host, o.Port); err != nil {
 		return nil, err
 	}
-	s, err := server.NewServer(&server.Options{
+	so := &server.Options{
 		ServerName: "callstate",
 		Host:       o.Host, Port: o.Port,
 		NoSigs: true, NoLog: true,
 		JetStream: true, StoreDir: o.StoreDir, JetStreamMaxStore: o.MaxStore, SyncAlways: o.SyncAlways,
 		DisableJetStreamBanner: true,
-	})
+	}
+	own, err := o.secure(so)
+	if err != nil {
+		return nil, err
+	}
+	s, err := server.NewServer(so)
 	if err != nil {
 		return nil, fmt.Errorf("natsbus: start server: %w", err)
 	}
@@ -81,7 +99,44 @@ func StartServer(o ServerOptions) (*Server, error) {
 			"its own log lines at warn say why; a store folder of another server, or a full disk, are the usual reasons",
 		}
 	}
-	return &Server{s}, nil
+	return &Server{s, own, so.TLSConfig != nil}, nil
+}
+
+// secure gives the server its users and its certificate, and returns how callstate
+// itself signs in.
+func (o *ServerOptions) secure(so *server.Options) (own Access, err error) {
+	if len(o.Users) == 0 && !isLoopback(o.Host) {
+		return own, &HintError{
+			fmt.Errorf("%w: %s", ErrOpen, net.JoinHostPort(o.Host, strconv.Itoa(o.Port))),
+			"configure users, or listen on 127.0.0.1",
+		}
+	}
+	password, err := setUsers(so, o.Users, cmp.Or(o.Prefix, cti.DefaultPrefix))
+	if err != nil {
+		return own, err
+	}
+	if password != "" {
+		own = Access{User: ownUser, Password: password}
+	}
+	if o.CertFile == "" && o.KeyFile == "" {
+		if len(o.Users) > 0 && !isLoopback(o.Host) {
+			o.Logger.Warn("passwords and calls go over the network in clear: the embedded NATS server has no certificate", "host", o.Host)
+		}
+		return own, nil
+	}
+	cert, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
+	if err != nil {
+		return own, fmt.Errorf("natsbus: certificate of the embedded server: %w", err)
+	}
+	so.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+	so.TLSTimeout = 5
+	return own, nil
+}
+
+// isLoopback reports whether nobody else on the network reaches a host's ports.
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // URL is what clients connect to.

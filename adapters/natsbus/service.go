@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -71,6 +72,16 @@ type HistoryFilter struct {
 	// legs that are no account's. Explain asks also which event set each field.
 	Conversation bool `json:"conversation,omitempty"`
 	Explain      bool `json:"explain,omitempty"`
+	// Of bounds whose events are told of, also where a conversation has more. The
+	// legs of trunks are nobody's: a whole domain's history has them, an account's
+	// does not.
+	Of Scope `json:"-"`
+}
+
+// Tells reports whether the history has an event of an account, empty for a
+// trunk's leg.
+func (f *HistoryFilter) Tells(account string) bool {
+	return account == "" && f.Of.Account == "" || f.Of.Has(account)
 }
 
 // AtFilter says which moment, and whose. Limit is 1 to 1000; the service makes 0 100.
@@ -86,9 +97,10 @@ type DoubtFilter = engine.DoubtFilter
 
 // LineFilter says which lines.
 type LineFilter struct {
-	Domain string `json:"domain,omitempty"`
-	After  string `json:"after,omitempty"` // only accounts that sort after it
-	Limit  int    `json:"limit,omitempty"` // 1 to 1000; the service makes 0 100
+	Account string `json:"account,omitempty"`
+	Domain  string `json:"domain,omitempty"`
+	After   string `json:"after,omitempty"` // only accounts that sort after it
+	Limit   int    `json:"limit,omitempty"` // 1 to 1000; the service makes 0 100
 }
 
 // HistoryEntry is one stored event and the CTI events that follow from it.
@@ -202,29 +214,48 @@ func StartService(nc *nats.Conn, q Queries, o ServiceOptions) (*Service, error) 
 		return nil, fmt.Errorf("natsbus: start service: %w", err)
 	}
 	s.svc = svc
-	for _, e := range []struct {
-		verb   string
-		answer func(context.Context, []byte) (any, error)
-	}{
-		{"calls.get", s.callsGet},
-		{"calls.list", s.callsList},
-		{"calls.history", s.callsHistory},
-		{"calls.doubtful", s.callsDoubtful},
-		{"calls.at", s.callsAt},
-		{"events.since", s.eventsSince},
-		{"lines.get", s.linesGet},
-		{"lines.list", s.linesList},
-		{"lines.at", s.linesAt},
-		{"status", s.status},
-	} {
-		subject := o.Prefix + "." + e.verb
-		name := strings.ReplaceAll(e.verb, ".", "-")
-		if err := svc.AddEndpoint(name, s.handler(e.verb, e.answer), micro.WithEndpointSubject(subject)); err != nil {
-			s.Close()
-			return nil, fmt.Errorf("natsbus: endpoint %s: %w", subject, err)
+	for _, verb := range queryVerbs {
+		name := strings.ReplaceAll(verb, ".", "-")
+		for _, e := range [][2]string{{name, "." + verb}, {"of-" + name, ".of.*.*." + verb}} {
+			subject := o.Prefix + e[1]
+			if err := svc.AddEndpoint(e[0], s.handler(verb), micro.WithEndpointSubject(subject)); err != nil {
+				s.Close()
+				return nil, fmt.Errorf("natsbus: endpoint %s: %w", subject, err)
+			}
 		}
 	}
 	return s, nil
+}
+
+// queryVerbs are the last tokens of the service's subjects.
+var queryVerbs = []string{"calls.get", "calls.list", "calls.history", "calls.doubtful", "calls.at", "events.since", "lines.get", "lines.list", "lines.at", "status"}
+
+// query answers one verb about a scope.
+func (s *Service) query(ctx context.Context, verb string, in Scope, data []byte) (any, error) {
+	switch verb {
+	case "calls.get":
+		return s.callsGet(ctx, in, data)
+	case "calls.list":
+		return s.callsList(ctx, in, data)
+	case "calls.history":
+		return s.callsHistory(ctx, in, data)
+	case "calls.doubtful":
+		return s.callsDoubtful(ctx, in, data)
+	case "calls.at":
+		return s.callsAt(ctx, in, data)
+	case "events.since":
+		return s.eventsSince(ctx, in, data)
+	case "lines.get":
+		return s.linesGet(ctx, in, data)
+	case "lines.list":
+		return s.linesList(ctx, in, data)
+	case "lines.at":
+		return s.linesAt(ctx, in, data)
+	case "status":
+		return s.status(ctx, in, data)
+	default:
+		return nil, badRequest("no query %s", verb)
+	}
 }
 
 // Close takes no more requests and waits for those under way.
@@ -254,9 +285,13 @@ func badRequest(format string, v ...any) error {
 	return &requestError{CodeBadRequest, fmt.Sprintf(format, v...)}
 }
 
-// handler runs answer for each request; each endpoint has a goroutine of its own.
-func (s *Service) handler(verb string, answer func(context.Context, []byte) (any, error)) micro.HandlerFunc {
+// handler answers each request; each endpoint has a goroutine of its own.
+func (s *Service) handler(verb string) micro.HandlerFunc {
 	return func(r micro.Request) {
+		if !isInbox(r.Reply()) {
+			s.o.Logger.Warn("query not answered", "endpoint", verb, "err", errNoInbox(r.Reply()))
+			return
+		}
 		s.mu.Lock()
 		closing := s.closing
 		if !closing {
@@ -270,7 +305,7 @@ func (s *Service) handler(verb string, answer func(context.Context, []byte) (any
 		defer s.running.Done()
 		ctx, cancel := context.WithTimeout(context.Background(), s.o.Timeout)
 		defer cancel()
-		body, err := s.answer(ctx, r.Data(), answer)
+		body, err := s.answer(ctx, verb, r)
 		if err == nil {
 			if err = r.Respond(body); err != nil {
 				s.o.Logger.Warn("service answer not sent", "endpoint", verb, "err", err)
@@ -284,11 +319,18 @@ func (s *Service) handler(verb string, answer func(context.Context, []byte) (any
 	}
 }
 
-func (s *Service) answer(ctx context.Context, data []byte, answer func(context.Context, []byte) (any, error)) ([]byte, error) {
-	if len(data) > maxRequest {
-		return nil, badRequest("request of %d bytes, at most %d", len(data), maxRequest)
+func (s *Service) answer(ctx context.Context, verb string, r micro.Request) ([]byte, error) {
+	if len(r.Data()) > maxRequest {
+		return nil, badRequest("request of %d bytes, at most %d", len(r.Data()), maxRequest)
 	}
-	v, err := answer(ctx, data)
+	var in Scope
+	if rest, ok := strings.CutPrefix(r.Subject(), s.o.Prefix+".of."); ok {
+		var err error
+		if in, err = readScope(rest); err != nil {
+			return nil, err
+		}
+	}
+	v, err := s.query(ctx, verb, in, r.Data())
 	if err != nil {
 		return nil, err
 	}
@@ -349,7 +391,7 @@ func setLimit(limit *int, byDefault int) error {
 	return nil
 }
 
-func (s *Service) callsGet(ctx context.Context, data []byte) (any, error) {
+func (s *Service) callsGet(ctx context.Context, in Scope, data []byte) (any, error) {
 	var r struct {
 		Account string `json:"account"`
 		CallID  string `json:"callId"`
@@ -360,9 +402,12 @@ func (s *Service) callsGet(ctx context.Context, data []byte) (any, error) {
 	if r.CallID == "" {
 		return nil, badRequest("callId is missing")
 	}
+	if err := in.narrow(&r.Account, nil); err != nil {
+		return nil, err
+	}
 	calls := []cti.CallView{}
 	if r.Account == "" {
-		found, err := s.q.Calls(ctx, CallFilter{CallID: r.CallID, Limit: maxLimit})
+		found, err := s.q.Calls(ctx, CallFilter{Domain: in.Domain, CallID: r.CallID, Limit: maxLimit})
 		if err != nil {
 			return nil, err
 		}
@@ -382,9 +427,12 @@ type callsAnswer struct {
 	Calls []cti.CallView `json:"calls"`
 }
 
-func (s *Service) callsList(ctx context.Context, data []byte) (any, error) {
+func (s *Service) callsList(ctx context.Context, in Scope, data []byte) (any, error) {
 	var f CallFilter
 	if err := decodeRequest(data, &f); err != nil {
+		return nil, err
+	}
+	if err := in.narrow(&f.Account, &f.Domain); err != nil {
 		return nil, err
 	}
 	if err := setLimit(&f.Limit, defaultLimit); err != nil {
@@ -397,11 +445,15 @@ func (s *Service) callsList(ctx context.Context, data []byte) (any, error) {
 	return callsAnswer{append([]cti.CallView{}, calls...)}, nil
 }
 
-func (s *Service) callsHistory(ctx context.Context, data []byte) (any, error) {
+func (s *Service) callsHistory(ctx context.Context, in Scope, data []byte) (any, error) {
 	var f HistoryFilter
 	if err := decodeRequest(data, &f); err != nil {
 		return nil, err
 	}
+	if err := in.narrow(&f.Account, nil); err != nil {
+		return nil, err
+	}
+	f.Of = in
 	if f.CallID == "" {
 		return nil, badRequest("callId is missing")
 	}
@@ -443,9 +495,12 @@ func (s *Service) callsHistory(ctx context.Context, data []byte) (any, error) {
 
 // moment answers what at asks. A page of calls cannot be asked for: a PBX has as
 // many live calls as agents, and a limit that cuts says so.
-func (s *Service) moment(ctx context.Context, data []byte) (engine.Moment, AtFilter, error) {
+func (s *Service) moment(ctx context.Context, in Scope, data []byte) (engine.Moment, AtFilter, error) {
 	var f AtFilter
 	if err := decodeRequest(data, &f); err != nil {
+		return engine.Moment{}, f, err
+	}
+	if err := in.narrow(&f.Account, &f.Domain); err != nil {
 		return engine.Moment{}, f, err
 	}
 	if f.Time == 0 {
@@ -458,8 +513,8 @@ func (s *Service) moment(ctx context.Context, data []byte) (engine.Moment, AtFil
 	return m, f, err
 }
 
-func (s *Service) callsAt(ctx context.Context, data []byte) (any, error) {
-	m, f, err := s.moment(ctx, data)
+func (s *Service) callsAt(ctx context.Context, in Scope, data []byte) (any, error) {
+	m, f, err := s.moment(ctx, in, data)
 	if err != nil {
 		return nil, err
 	}
@@ -471,8 +526,8 @@ func (s *Service) callsAt(ctx context.Context, data []byte) (any, error) {
 	}{f.Time, m.Position, append([]cti.CallView{}, m.Calls[:min(len(m.Calls), f.Limit)]...), len(m.Calls) > f.Limit}, nil
 }
 
-func (s *Service) linesAt(ctx context.Context, data []byte) (any, error) {
-	m, f, err := s.moment(ctx, data)
+func (s *Service) linesAt(ctx context.Context, in Scope, data []byte) (any, error) {
+	m, f, err := s.moment(ctx, in, data)
 	if err != nil {
 		return nil, err
 	}
@@ -492,9 +547,12 @@ func (s *Service) linesAt(ctx context.Context, data []byte) (any, error) {
 
 // eventsSince answers with as many events as NATS carries at once, and says
 // whether there are more.
-func (s *Service) eventsSince(ctx context.Context, data []byte) (any, error) {
+func (s *Service) eventsSince(ctx context.Context, in Scope, data []byte) (any, error) {
 	var f SinceFilter
 	if err := decodeRequest(data, &f); err != nil {
+		return nil, err
+	}
+	if err := in.narrow(&f.Account, &f.Domain); err != nil {
 		return nil, err
 	}
 	if err := setLimit(&f.Limit, maxLimit); err != nil {
@@ -544,11 +602,14 @@ func (a *sinceAnswer) cut(fit []cti.Event) {
 	}
 }
 
-func (s *Service) linesGet(ctx context.Context, data []byte) (any, error) {
+func (s *Service) linesGet(ctx context.Context, in Scope, data []byte) (any, error) {
 	var r struct {
 		Account string `json:"account"`
 	}
 	if err := decodeRequest(data, &r); err != nil {
+		return nil, err
+	}
+	if err := in.narrow(&r.Account, nil); err != nil {
 		return nil, err
 	}
 	if r.Account == "" {
@@ -564,9 +625,12 @@ func (s *Service) linesGet(ctx context.Context, data []byte) (any, error) {
 	return v, nil
 }
 
-func (s *Service) linesList(ctx context.Context, data []byte) (any, error) {
+func (s *Service) linesList(ctx context.Context, in Scope, data []byte) (any, error) {
 	var f LineFilter
 	if err := decodeRequest(data, &f); err != nil {
+		return nil, err
+	}
+	if err := in.narrow(&f.Account, &f.Domain); err != nil {
 		return nil, err
 	}
 	if err := setLimit(&f.Limit, defaultLimit); err != nil {
@@ -582,13 +646,16 @@ func (s *Service) linesList(ctx context.Context, data []byte) (any, error) {
 	}{append([]cti.LineView{}, lines...), len(lines) >= f.Limit}, nil
 }
 
-func (s *Service) callsDoubtful(ctx context.Context, data []byte) (any, error) {
+func (s *Service) callsDoubtful(ctx context.Context, in Scope, data []byte) (any, error) {
 	var f struct {
 		DoubtFilter
 		UncheckedMs int64 `json:"uncheckedMs,omitempty"`
 		SilentMs    int64 `json:"silentMs,omitempty"`
 	}
 	if err := decodeRequest(data, &f); err != nil {
+		return nil, err
+	}
+	if err := in.narrow(&f.Account, &f.Domain); err != nil {
 		return nil, err
 	}
 	if err := setLimit(&f.Limit, defaultLimit); err != nil {
@@ -608,7 +675,7 @@ func (s *Service) callsDoubtful(ctx context.Context, data []byte) (any, error) {
 	}{append([]engine.Doubt{}, ds...), len(ds) >= f.Limit}, nil
 }
 
-func (s *Service) status(ctx context.Context, data []byte) (any, error) {
+func (s *Service) status(ctx context.Context, in Scope, data []byte) (any, error) {
 	if err := decodeRequest(data, &struct{}{}); err != nil {
 		return nil, err
 	}
@@ -619,10 +686,27 @@ func (s *Service) status(ctx context.Context, data []byte) (any, error) {
 	if st.Version == "" {
 		st.Version = s.o.Version
 	}
+	if in.Domain != "" {
+		st.Links = slices.DeleteFunc(st.Links, func(l LinkStatus) bool {
+			return l.Domain != in.Domain || in.Account != "" && l.Mode == "account" && l.Login != in.Account
+		})
+	}
 	if st.Links == nil {
 		st.Links = []LinkStatus{}
 	}
-	return st, nil
+	if in.Domain == "" {
+		return st, nil
+	}
+	// The figures are everybody's: who may see a part is told what a subscriber needs.
+	return struct {
+		Version   string       `json:"version"`
+		Log       string       `json:"log"`
+		StartedAt events.Time  `json:"startedAt,omitempty"`
+		Position  uint64       `json:"position"`
+		Folded    uint64       `json:"folded"`
+		Confirmed uint64       `json:"confirmed"`
+		Links     []LinkStatus `json:"links"`
+	}{st.Version, st.Log, st.StartedAt, st.Position, st.Folded, st.Confirmed, st.Links}, nil
 }
 
 // buildVersion is the module's version as semver without the v, 0.0.0 for a

@@ -241,7 +241,9 @@ func TestServiceIsDiscoverable(t *testing.T) {
 	}
 	var subjects []string
 	for _, e := range info.Endpoints {
-		subjects = append(subjects, e.Subject)
+		if e.Subject == strings.Replace(e.Subject, ".of.*.*.", ".", 1) { // each has one about a scope
+			subjects = append(subjects, e.Subject)
+		}
 	}
 	if got, want := strings.Join(subjects, " "), "callstate.v1.calls.get callstate.v1.calls.list "+
 		"callstate.v1.calls.history callstate.v1.calls.doubtful callstate.v1.calls.at callstate.v1.events.since callstate.v1.lines.get callstate.v1.lines.list callstate.v1.lines.at callstate.v1.status"; got != want {

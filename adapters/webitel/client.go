@@ -308,7 +308,7 @@ func (c *Client) connect(parent context.Context, up func()) error {
 // PBX is on its own network, and a proxy would see the passwords.
 func (c *Client) dial(ctx context.Context) (*link, error) {
 	d := websocket.Dialer{
-		HandshakeTimeout: 10 * time.Second, TLSClientConfig: c.cfg.TLS,
+		HandshakeTimeout: 10 * time.Second, TLSClientConfig: c.cfg.TLSConfig,
 		ReadBufferSize: 64 << 10, WriteBufferSize: 4 << 10,
 	}
 	u, err := url.Parse(c.cfg.ConnectionString)
@@ -320,7 +320,7 @@ func (c *Client) dial(ctx context.Context) (*link, error) {
 		if resp != nil {
 			return nil, fmt.Errorf("dial %s: %w: %s", u.Host, err, resp.Status)
 		}
-		return nil, fmt.Errorf("dial %s: %w", u.Host, err)
+		return nil, fmt.Errorf("dial %s: %w", u.Host, dial.ExplainTLS(err))
 	}
 	return &link{
 		ws: ws, id: uuid.NewString(), pbx: c.cfg.Name, writeTimeout: time.Duration(c.cfg.WriteTimeout),

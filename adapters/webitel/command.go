@@ -102,6 +102,9 @@ func (c *Client) Command(ctx context.Context, cmd engine.Command) (answer string
 	if err != nil {
 		return "", requestError(err)
 	}
+	if cmd.Action == engine.ActionRecord {
+		return c.recordLink(ctx, wc)
+	}
 	r, err := c.Do(ctx, wc)
 	switch cmd.Action {
 	case engine.ActionLogin, engine.ActionLogout:
@@ -135,6 +138,7 @@ func requestError(err error) error {
 		{ErrAuth, engine.VerdictNotPermitted},
 		{ErrSecret, engine.VerdictNotPermitted},
 		{ErrUnknown, engine.VerdictNotSupported},
+		{ErrNoRecording, engine.VerdictNoRecording},
 	} {
 		if errors.Is(err, w.err) {
 			return &engine.RequestError{Result: w.word, Text: err.Error()}

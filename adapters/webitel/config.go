@@ -4,10 +4,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/callstate/callstate/adapters/internal/dial"
+	"github.com/callstate/callstate/adapters/secret"
 )
 
 // Mode says what one connection watches.
@@ -31,9 +34,11 @@ type (
 
 // User is one account of the PBX.
 type User struct {
-	Login       string `json:"login" toml:"login"` // number@domain, or "root"
-	Password    Secret `json:"password" toml:"password"`
-	UseWebPhone bool   `json:"useWebPhone,omitempty" toml:"useWebPhone,omitempty"`
+	Login        string `json:"login" toml:"login"` // number@domain, or "root"
+	Password     Secret `json:"password" toml:"password"`
+	PasswordFile string `json:"passwordFile,omitempty" toml:"passwordFile,omitempty"` // the file that has it
+	PasswordEnv  string `json:"passwordEnv,omitempty" toml:"passwordEnv,omitempty"`   // the environment's variable that has it
+	UseWebPhone  bool   `json:"useWebPhone,omitempty" toml:"useWebPhone,omitempty"`
 }
 
 // Domain is that of the login; root has none.
@@ -72,7 +77,13 @@ type Config struct {
 	// [MaxFrame]. A larger one is quarantined and ends the connection.
 	MaxFrame int `json:"maxFrame,omitempty" toml:"maxFrame,omitempty"`
 
-	TLS *tls.Config `json:"-" toml:"-"` // for wss; nil means the system's roots
+	// RecordingURL replaces scheme, host and port of the links to recordings, which
+	// the PBX makes with a name of its own network: http://pbx.example:4004.
+	RecordingURL string `json:"recordingURL,omitempty" toml:"recordingURL,omitempty"`
+
+	dial.TLS
+
+	TLSConfig *tls.Config `json:"-" toml:"-"` // made by Load of TLS; nil means the system's roots
 }
 
 // withDefaults fills what is zero.
@@ -99,6 +110,30 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// Load reads the files that the settings name: passwords and certificates.
+func (c *Config) Load(getenv func(string) string) error {
+	c.Users = slices.Clone(c.Users)
+	for i := range c.Users {
+		u := &c.Users[i]
+		var err error
+		from := secret.Source{Text: u.Password, File: u.PasswordFile, Env: u.PasswordEnv}
+		if u.Password, err = from.Read("password", getenv); err != nil {
+			return fmt.Errorf("webitel: users[%d]: %w", i, err)
+		}
+		u.PasswordFile, u.PasswordEnv = "", ""
+	}
+	cfg, err := c.TLS.Config() //nolint:staticcheck // Config of a Config says nothing
+	switch {
+	case err != nil:
+		return fmt.Errorf("webitel: %w", err)
+	case cfg != nil && strings.HasPrefix(c.ConnectionString, "ws:"):
+		return errors.New("webitel: caFile, serverName, certFile and keyFile are for wss, and webitelConnectionString is ws")
+	case cfg != nil:
+		c.TLSConfig = cfg
+	}
+	return nil
+}
+
 // Validate reports every setting that cannot work.
 func (c Config) Validate() error {
 	var errs []error
@@ -110,6 +145,9 @@ func (c Config) Validate() error {
 		if err := dial.CheckURL(c.WebRTCConnectionString); err != nil {
 			bad("webitelWebrtcConnectionString: %w", err)
 		}
+	}
+	if u, err := url.Parse(c.RecordingURL); c.RecordingURL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		bad("recordingURL: want http(s)://host:port")
 	}
 	switch c.Mode {
 	case "", ModeDomain, ModeAccount:

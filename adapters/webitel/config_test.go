@@ -23,7 +23,7 @@ func TestConfigNames(t *testing.T) {
 	}
 	c = c.withDefaults()
 	for what, ok := range map[string]bool{
-		"user":           c.Users[0] == User{"1001@acme.example", "p", true},
+		"user":           c.Users[0] == User{Login: "1001@acme.example", Password: "p", UseWebPhone: true},
 		"mode":           c.Mode == ModeAccount,
 		"ping interval":  time.Duration(c.PingInterval) == 5*time.Second,
 		"ping deadline":  time.Duration(c.PingDeadline) == 10*time.Second,

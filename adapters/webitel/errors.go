@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/callstate/callstate/adapters/internal/dial"
 )
 
 // Why a command did not succeed. A [*ReplyError] matches one of them with
@@ -18,6 +20,8 @@ var (
 	ErrNoReply = errors.New("webitel: no reply")
 	// ErrArgument is returned for an argument that must not reach the switch.
 	ErrArgument = errors.New("webitel: invalid argument")
+	// ErrCertificate is matched when the certificate of either side was refused.
+	ErrCertificate = dial.ErrCertificate
 
 	ErrSecret      = errors.New("webitel: secret incorrect")     // the only final refusal of a sign-in
 	ErrAuth        = errors.New("webitel: sign-in refused")      // for now: directory down, unknown account, token, second factor

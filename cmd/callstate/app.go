@@ -54,15 +54,13 @@ func openAppOn(cfg config, log store.Store, logger *slog.Logger) (a *app, err er
 			a.close()
 		}
 	}()
-	url := cfg.NATS
-	if url == "" {
+	if cfg.NATS == "" {
 		if a.server, err = startServer(cfg, logger); err != nil {
 			return a, fmt.Errorf("start NATS: %w", err)
 		}
-		url = a.server.URL()
 	}
 	a.bus, err = natsbus.New(natsbus.Options{
-		URL: url, Prefix: cfg.Prefix, LogID: a.store.ID(), MaxAge: time.Duration(cfg.StreamMaxAge), Logger: logger,
+		URL: cfg.NATS, Access: cfg.NATSAccess.access(), Server: a.server, Prefix: cfg.Prefix, LogID: a.store.ID(), MaxAge: time.Duration(cfg.StreamMaxAge), Logger: logger,
 	})
 	if err != nil {
 		return a, fmt.Errorf("connect to NATS: %w", err)
@@ -99,6 +97,7 @@ func startServer(cfg config, logger *slog.Logger) (*natsbus.Server, error) {
 	}
 	return natsbus.StartServer(natsbus.ServerOptions{
 		StoreDir: filepath.Join(cfg.Data, "nats"), Host: host, Port: n, Logger: logger,
+		CertFile: cfg.ListenTLS.CertFile, KeyFile: cfg.ListenTLS.KeyFile, Users: cfg.serverUsers(), Prefix: cfg.Prefix,
 	})
 }
 

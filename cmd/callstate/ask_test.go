@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/callstate/callstate/adapters/webitel/webiteltest"
 	"github.com/callstate/callstate/events/cti"
@@ -45,8 +46,13 @@ func TestRunningEngineAnswers(t *testing.T) {
 	if err := json.Unmarshal([]byte(ask("calls", "--nats", url, "--json", "--limit", "1")), &view); err != nil || view.CallID != call.CallID {
 		t.Errorf("calls --json: %+v, %v", view, err)
 	}
-	if lines := ask("watch", "--nats", url, "--lines"); !strings.Contains(lines, agent) {
-		t.Errorf("watch --lines says\n%s", lines)
+	// Views are written now and then, and may be behind the events.
+	for end := time.Now().Add(20 * time.Second); ; {
+		if lines := ask("watch", "--nats", url, "--lines"); strings.Contains(lines, agent) {
+			break
+		} else if time.Now().After(end) {
+			t.Fatalf("watch --lines says\n%s", lines)
+		}
 	}
 	if err := d.stop(); err != nil {
 		t.Fatal(err)

@@ -47,7 +47,7 @@ the PBX was away.`,
 			return e.printMoment(t, maskWith(mask, m), asJSON)
 		},
 	}
-	src.add(cmd)
+	src.add(e, cmd)
 	cmd.Flags().StringVar(&f.Account, "account", "", "only this account, number@domain")
 	cmd.Flags().StringVar(&f.Domain, "domain", "", "only accounts of this domain")
 	cmd.Flags().BoolVar(&f.Occurred, "occurred", false, "go by the switch's clock, not by when the log recorded it")
@@ -76,7 +76,7 @@ func findMoment(ctx context.Context, src *sourceFlags, f engine.AtFilter) (engin
 		Calls    []cti.CallView `json:"calls"`
 		More     bool           `json:"more"`
 	}
-	if err := src.ask("calls.at", natsbus.AtFilter(f), &calls); err != nil {
+	if err := src.ask(natsbus.ScopeOf(f.Account, f.Domain), "calls.at", natsbus.AtFilter(f), &calls); err != nil {
 		return m, err
 	}
 	if calls.More {
@@ -88,7 +88,7 @@ func findMoment(ctx context.Context, src *sourceFlags, f engine.AtFilter) (engin
 			Lines []cti.LineView `json:"lines"`
 			More  bool           `json:"more"`
 		}
-		if err := src.ask("lines.at", natsbus.AtFilter(f), &lines); err != nil {
+		if err := src.ask(natsbus.ScopeOf(f.Account, f.Domain), "lines.at", natsbus.AtFilter(f), &lines); err != nil {
 			return m, err
 		}
 		m.Lines = append(m.Lines, lines.Lines...)

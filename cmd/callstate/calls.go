@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
+	"github.com/callstate/callstate/adapters/natsbus"
 	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/events/cti"
 	"github.com/callstate/callstate/store"
@@ -21,12 +22,12 @@ import (
 // engine over NATS.
 type sourceFlags struct {
 	data string
-	url  string
+	nats natsFlags
 }
 
-func (f *sourceFlags) add(cmd *cobra.Command) {
+func (f *sourceFlags) add(e *env, cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.data, "data", "", "read the log in this folder; no engine may have it open")
-	cmd.Flags().StringVar(&f.url, "nats", nats.DefaultURL, "ask the running engine over this NATS server")
+	f.nats.add(e, cmd, nats.DefaultURL, "ask the running engine over this NATS server")
 	cmd.MarkFlagsMutuallyExclusive("data", "nats")
 }
 
@@ -39,10 +40,9 @@ func (f *sourceFlags) openLog() (*bolt.Store, error) {
 	return s, err
 }
 
-// ask sends a request to the running engine and decodes its answer.
-func (f *sourceFlags) ask(verb string, request, answer any) error {
-	nf := natsFlags{url: f.url}
-	nc, err := nf.connect()
+// ask sends a request about a scope to the running engine and decodes its answer.
+func (f *sourceFlags) ask(of natsbus.Scope, verb string, request, answer any) error {
+	nc, err := f.nats.connect()
 	if err != nil {
 		return fmt.Errorf("%w; is an engine running there? a log is read with --data", err)
 	}
@@ -51,9 +51,9 @@ func (f *sourceFlags) ask(verb string, request, answer any) error {
 	if err != nil {
 		return err
 	}
-	msg, err := nc.Request("callstate.v1."+verb, b, 10*time.Second)
+	msg, err := nc.Request(of.Subject(verb), b, 10*time.Second)
 	if errors.Is(err, nats.ErrNoResponders) {
-		return fmt.Errorf("no engine answers on %s; a log is read with --data", f.url)
+		return fmt.Errorf("no engine answers on %s; a log is read with --data", f.nats.url)
 	}
 	if err != nil {
 		return fmt.Errorf("ask the engine: %w", err)
@@ -96,7 +96,7 @@ A call is listed when it passes every filter that is given.`,
 			return e.printCalls(maskWith(mask, vs), asJSON)
 		},
 	}
-	src.add(cmd)
+	src.add(e, cmd)
 	ff.add(cmd.Flags())
 	cmd.Flags().IntVar(&limit, "limit", 0, "at most this many, the latest (default: all of a log, 100 of an engine)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
@@ -110,7 +110,7 @@ func findCalls(ctx context.Context, src *sourceFlags, f engine.CallFilter) ([]ct
 		var answer struct {
 			Calls []cti.CallView `json:"calls"`
 		}
-		err := src.ask("calls.list", f, &answer)
+		err := src.ask(natsbus.ScopeOf(f.Account, f.Domain), "calls.list", f, &answer)
 		return answer.Calls, err
 	}
 	log, err := src.openLog()

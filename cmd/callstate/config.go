@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -23,6 +24,7 @@ type config struct {
 	Data   string `toml:"data"`   // folder of the log and of the embedded NATS server's store
 	NATS   string `toml:"nats"`   // URL of a NATS server; empty means the embedded one
 	Listen string `toml:"listen"` // host:port of the embedded server
+	HTTP   string `toml:"http"`   // host:port of metrics and health; empty means none
 	Prefix string `toml:"prefix"` // of the subjects of CTI events
 	Shards int    `toml:"shards"` // goroutines that fold; 0 means one a processor
 
@@ -38,6 +40,10 @@ type config struct {
 	Policies   policies `toml:"policies"`
 
 	Retention retention `toml:"retention"`
+
+	NATSAccess natsAccess `toml:"natsAccess"` // to the server that nats names
+	ListenTLS  listenTLS  `toml:"listenTLS"`  // of the embedded server
+	NATSUsers  []natsUser `toml:"natsUsers"`  // of the embedded server
 
 	Webitel []webitel.Config `toml:"webitel"`
 
@@ -85,6 +91,7 @@ const (
 	flagLogin        = "login"
 	flagPasswordFile = "password-file"
 	flagMode         = "mode"
+	flagCA           = "ca"
 	envPassword      = "CALLSTATE_PASSWORD"
 )
 
@@ -93,7 +100,9 @@ func configFlags(fs *pflag.FlagSet) {
 	fs.StringP("config", "c", "", "TOML file with settings")
 	fs.String("data", d.Data, "folder of the log and of the embedded NATS server's store")
 	fs.String("nats", "", "URL of a NATS server to publish to (default: an embedded one)")
+	natsAccessFlags(fs)
 	fs.String("listen", d.Listen, "where the embedded NATS server listens; port -1 lets the system choose")
+	fs.String("http", "", "host:port where /metrics, /healthz and /readyz are served (default: nowhere)")
 	fs.String("prefix", d.Prefix, "what the subjects of CTI events begin with")
 	fs.Int("shards", 0, "goroutines that fold (default: one a processor)")
 	fs.Duration("stream-max-age", time.Duration(d.StreamMaxAge), "how long CTI events stay in the stream")
@@ -107,6 +116,7 @@ func configFlags(fs *pflag.FlagSet) {
 	fs.String(flagURL, "", "webitelConnectionString: ws(s)://host:port/ of the Webitel server")
 	fs.String(flagLogin, "", "account that signs in, number@domain")
 	fs.String(flagPasswordFile, "", "file with that account's password (or the environment's "+envPassword+")")
+	fs.String(flagCA, "", "PEM file with the certificate of the Webitel server's authority, for wss (default: the system's)")
 	fs.String(flagMode, string(webitel.ModeDomain), "domain: see all agents of the account's domain; account: its own calls")
 }
 
@@ -115,63 +125,118 @@ func envName(flag string) string {
 	return "CALLSTATE_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// loadConfig gathers the settings and checks them.
+// settings are what flags set, by their names in the file.
+var settings = map[string]string{
+	"data": "data", "nats": "nats", "listen": "listen", "http": "http", "prefix": "prefix", "shards": "shards",
+	"stream-max-age": "streamMaxAge", "resync-interval": "resyncInterval", "auto-answer": "autoAnswer",
+	"reject-second-call": "policies.rejectSecondCall", "unhold-after-consult": "policies.unholdAfterConsult",
+	"retain-age": "retention.age", "retain-size": "retention.size", "retain-export": "retention.export",
+	"nats-user": "natsAccess.user", "nats-password-file": "natsAccess.passwordFile", "nats-token-file": "natsAccess.tokenFile",
+	"nats-creds": "natsAccess.credentialsFile", "nats-nkey": "natsAccess.nkeyFile", "nats-ca": "natsAccess.caFile",
+	"nats-cert": "natsAccess.certFile", "nats-key": "natsAccess.keyFile", "nats-server-name": "natsAccess.serverName",
+	"nats-inbox": "natsAccess.inboxPrefix",
+}
+
+// origins says where a setting's value came from, by its name in the file.
+type origins map[string]string
+
+// loadConfig gathers the settings, reads the files that they name and checks them.
 func loadConfig(cmd *cobra.Command, getenv func(string) string) (config, error) {
-	c := defaultConfig()
+	c, _, err := gatherConfig(cmd, getenv)
+	if err != nil {
+		return c, err
+	}
+	return c, c.load(getenv)
+}
+
+// gatherConfig lays flags over the environment over the file over the defaults.
+func gatherConfig(cmd *cobra.Command, getenv func(string) string) (c config, from origins, err error) {
+	c, from = defaultConfig(), origins{}
 	fs := cmd.Flags()
-	// The environment fills flags that were not given.
+	environment, err := fillFromEnv(fs, getenv)
+	if err != nil {
+		return c, from, err
+	}
+	if file, _ := fs.GetString("config"); file != "" {
+		md, err := toml.DecodeFile(file, &c)
+		if err != nil {
+			return c, from, fmt.Errorf("read configuration %s: %w", file, quiet(err))
+		}
+		if unknown := md.Undecoded(); len(unknown) > 0 {
+			return c, from, fmt.Errorf("read configuration %s: unknown setting %s", file, unknown[0])
+		}
+		for _, key := range md.Keys() {
+			from[key.String()] = file
+		}
+	}
+	// What flags and environment say is one more file on top.
+	var over strings.Builder
+	fs.VisitAll(func(f *pflag.Flag) {
+		name, is := settings[f.Name]
+		if !is || !f.Changed {
+			return
+		}
+		value := f.Value.String()
+		if t := f.Value.Type(); t != "bool" && t != "int" {
+			quoted, _ := json.Marshal(value) // of a string it cannot fail, and TOML reads it
+			value = string(quoted)
+		}
+		fmt.Fprintf(&over, "%s = %s\n", name, value)
+		if from[name] = "--" + f.Name; environment[f.Name] {
+			from[name] = envName(f.Name)
+		}
+	})
+	if _, err := toml.Decode(over.String(), &c); err != nil {
+		return c, from, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return c, from, c.addLink(fs, from, environment, getenv)
+}
+
+// quiet leaves out of a TOML error the line that it quotes, which may hold a
+// password.
+func quiet(err error) error {
+	if parse, ok := errors.AsType[toml.ParseError](err); ok {
+		return fmt.Errorf("line %d: %s", parse.Position.Line, parse.Message)
+	}
+	return err
+}
+
+// fillFromEnv gives flags that were not given the value of their environment
+// variable, and returns which.
+func fillFromEnv(fs *pflag.FlagSet, getenv func(string) string) (filled map[string]bool, err error) {
+	filled = map[string]bool{}
 	var errs []error
 	fs.VisitAll(func(f *pflag.Flag) {
 		if v := getenv(envName(f.Name)); v != "" && !f.Changed {
 			if err := fs.Set(f.Name, v); err != nil {
 				errs = append(errs, fmt.Errorf("%w: environment %s: %w", errUsage, envName(f.Name), err))
 			}
+			filled[f.Name] = true
 		}
 	})
-	if err := errors.Join(errs...); err != nil {
-		return c, err
-	}
-	if file, _ := fs.GetString("config"); file != "" {
-		md, err := toml.DecodeFile(file, &c)
-		if err != nil {
-			return c, fmt.Errorf("read configuration %s: %w", file, err)
-		}
-		if unknown := md.Undecoded(); len(unknown) > 0 {
-			return c, fmt.Errorf("read configuration %s: unknown setting %s", file, unknown[0])
-		}
-	}
-	override(fs, "data", &c.Data, fs.GetString)
-	override(fs, "nats", &c.NATS, fs.GetString)
-	override(fs, "listen", &c.Listen, fs.GetString)
-	override(fs, "prefix", &c.Prefix, fs.GetString)
-	override(fs, "shards", &c.Shards, fs.GetInt)
-	override(fs, "resync-interval", (*time.Duration)(&c.ResyncInterval), fs.GetDuration)
-	override(fs, "auto-answer", &c.AutoAnswer, fs.GetBool)
-	override(fs, "reject-second-call", &c.Policies.RejectSecondCall, fs.GetBool)
-	override(fs, "unhold-after-consult", &c.Policies.UnholdAfterConsult, fs.GetBool)
-	override(fs, "stream-max-age", (*time.Duration)(&c.StreamMaxAge), fs.GetDuration)
-	override(fs, "retain-age", (*time.Duration)(&c.Retention.Age), fs.GetDuration)
-	override(fs, "retain-export", &c.Retention.Export, fs.GetString)
-	if f := fs.Lookup("retain-size"); f != nil && f.Changed {
-		c.Retention.Size = *f.Value.(*byteSize)
-	}
-	if err := c.addLink(fs, getenv); err != nil {
-		return c, err
-	}
-	return c, c.validate()
+	return filled, errors.Join(errs...)
 }
 
-// override takes a flag's value where it was given.
-func override[T any](fs *pflag.FlagSet, name string, to *T, get func(string) (T, error)) {
-	if f := fs.Lookup(name); f != nil && f.Changed {
-		if v, err := get(name); err == nil {
-			*to = v
+// load reads the files that settings name, and checks what there is then.
+func (c *config) load(getenv func(string) string) error {
+	if err := c.NATSAccess.load(getenv); err != nil {
+		return err
+	}
+	for i := range c.NATSUsers {
+		if err := c.NATSUsers[i].load(getenv); err != nil {
+			return fmt.Errorf("configuration of natsUsers %d: %w", i+1, err)
 		}
 	}
+	for i := range c.Webitel {
+		if err := c.Webitel[i].Load(getenv); err != nil {
+			return fmt.Errorf("configuration of webitel %d: %w", i+1, err)
+		}
+	}
+	return c.validate()
 }
 
 // addLink adds the connection that flags or environment describe.
-func (c *config) addLink(fs *pflag.FlagSet, getenv func(string) string) error {
+func (c *config) addLink(fs *pflag.FlagSet, from origins, environment map[string]bool, getenv func(string) string) error {
 	url, _ := fs.GetString(flagURL)
 	login, _ := fs.GetString(flagLogin)
 	if url == "" && login == "" {
@@ -180,19 +245,18 @@ func (c *config) addLink(fs *pflag.FlagSet, getenv func(string) string) error {
 	if url == "" || login == "" {
 		return fmt.Errorf("%w: --%s and --%s go together", errUsage, flagURL, flagLogin)
 	}
-	password := getenv(envPassword)
-	if file, _ := fs.GetString(flagPasswordFile); file != "" {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			return fmt.Errorf("read password: %w", err)
-		}
-		password = strings.TrimRight(string(b), "\r\n")
+	user := webitel.User{Login: login}
+	if user.PasswordFile, _ = fs.GetString(flagPasswordFile); user.PasswordFile == "" && getenv(envPassword) != "" {
+		user.PasswordEnv = envPassword
 	}
 	mode, _ := fs.GetString(flagMode)
-	c.Webitel = append(c.Webitel, webitel.Config{
-		ConnectionString: url, Mode: webitel.Mode(mode),
-		Users: []webitel.User{{Login: login, Password: webitel.Secret(password)}},
-	})
+	c.Webitel = append(c.Webitel, webitel.Config{ConnectionString: url, Mode: webitel.Mode(mode), Users: []webitel.User{user}})
+	w := &c.Webitel[len(c.Webitel)-1]
+	w.CAFile, _ = fs.GetString(flagCA)
+	from[fmt.Sprintf("webitel[%d]", len(c.Webitel)-1)] = "--" + flagURL
+	if environment[flagURL] {
+		from[fmt.Sprintf("webitel[%d]", len(c.Webitel)-1)] = envName(flagURL)
+	}
 	return nil
 }
 
@@ -201,6 +265,9 @@ func (c *config) validate() error {
 		return fmt.Errorf("%w: --data is empty", errUsage)
 	}
 	if err := c.Retention.validate(); err != nil {
+		return err
+	}
+	if err := c.validateNATS(); err != nil {
 		return err
 	}
 	if len(c.Webitel) == 0 {

@@ -143,7 +143,7 @@ printed; exit code 1 where it is not ok.`),
 			return e.control(&nf, r, &o)
 		},
 	}
-	cmd.Flags().StringVar(&nf.url, "nats", nats.DefaultURL, "URL of the NATS server")
+	nf.add(e, cmd, nats.DefaultURL, "URL of the NATS server")
 	cmd.Flags().StringVar(&o.call, "call", "", "the call's id (default: the line's active call)")
 	cmd.Flags().StringVar(&o.by, "by", "", "who asks, for the record (default: the user of this machine)")
 	cmd.Flags().StringVar(&o.id, "id", "", "the request's id: asking again with the same is not doing again (default: a new one)")

@@ -70,7 +70,7 @@ func startDaemon(t *testing.T, data string, with ...func(*config)) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.app, err = openApp(cfg, slog.New(slog.NewTextHandler(d.logs, nil))); err != nil {
+	if d.app, err = openApp(cfg, slog.New(slog.NewTextHandler(d.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))); err != nil {
 		t.Fatal(err)
 	}
 	settled := make(chan struct{})

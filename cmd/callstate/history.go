@@ -60,7 +60,7 @@ now, with the event, by position and type, that set it last.`,
 			return nil
 		},
 	}
-	src.add(cmd)
+	src.add(e, cmd)
 	cmd.Flags().BoolVar(&f.Conversation, "conversation", false, "all calls and legs of the call's conversation")
 	cmd.Flags().BoolVar(&f.Explain, "explain", false, "name for every field of the call the event that set it")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
@@ -99,7 +99,7 @@ func askStory(src *sourceFlags, f natsbus.HistoryFilter) (story, error) {
 			story
 			More bool `json:"more"`
 		}
-		if err := src.ask("calls.history", f, &answer); err != nil {
+		if err := src.ask(natsbus.ScopeOf(f.Account, ""), "calls.history", f, &answer); err != nil {
 			return st, err
 		}
 		for i := range answer.Events {

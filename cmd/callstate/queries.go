@@ -71,7 +71,7 @@ func (q *queries) History(ctx context.Context, f natsbus.HistoryFilter) ([]natsb
 	}
 	var out []natsbus.HistoryEntry
 	for i := range h {
-		if h[i].Event.Position <= f.After {
+		if h[i].Event.Position <= f.After || !f.Tells(h[i].Event.Account) {
 			continue
 		}
 		if f.Limit > 0 && len(out) == f.Limit {
@@ -96,7 +96,8 @@ func historyOf(ctx context.Context, log store.Store, f natsbus.HistoryFilter) ([
 
 // Explain implements natsbus.Queries.
 func (q *queries) Explain(ctx context.Context, f natsbus.HistoryFilter) ([]engine.Evidence, error) {
-	return evidenceOf(ctx, q.store, f)
+	all, err := evidenceOf(ctx, q.store, f)
+	return slices.DeleteFunc(all, func(e engine.Evidence) bool { return !f.Tells(e.Account) }), err
 }
 
 // evidenceOf explains the calls that f names, or all of their conversation.
@@ -168,7 +169,9 @@ func (q *queries) Lines(ctx context.Context, f natsbus.LineFilter) ([]cti.LineVi
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	all = slices.DeleteFunc(all, func(v cti.LineView) bool { return v.Account <= f.After })
+	all = slices.DeleteFunc(all, func(v cti.LineView) bool {
+		return v.Account <= f.After || f.Account != "" && v.Account != f.Account
+	})
 	if f.Limit > 0 && len(all) > f.Limit {
 		all = all[:f.Limit]
 	}

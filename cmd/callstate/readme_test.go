@@ -144,6 +144,16 @@ func TestReadmeConfiguration(t *testing.T) {
 		if u := md.Undecoded(); len(u) > 0 {
 			t.Errorf("unknown setting %v", u)
 		}
+		for i := range c.NATSUsers { // in files and variables that are not here
+			if u := &c.NATSUsers[i]; u.PasswordFile+u.PasswordEnv != "" {
+				u.Password = "x"
+			}
+		}
+		for i := range c.Webitel {
+			if u := &c.Webitel[i].Users[0]; u.PasswordFile+u.PasswordEnv != "" {
+				u.Password = "x"
+			}
+		}
 		if err := c.validate(); err != nil {
 			t.Error(err)
 		}

@@ -23,7 +23,7 @@ import (
 
 type replayOptions struct {
 	src             sourceFlags
-	url, prefix     string
+	prefix          string
 	since, until    string
 	from, to        uint64
 	account, domain string
@@ -59,7 +59,7 @@ as well as the first.`,
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&o.src.data, "data", "", "replay the log in this folder; no engine may have it open")
-	fs.StringVar(&o.url, "nats", nats.DefaultURL, "URL of the NATS server to publish to")
+	o.src.nats.add(e, cmd, nats.DefaultURL, "URL of the NATS server to publish to")
 	fs.StringVar(&o.prefix, "prefix", "replay", "what the subjects begin with; not the live prefix")
 	fs.StringVar(&o.since, "since", "", "only what was recorded at this time or later: "+timeForms)
 	fs.StringVar(&o.until, "until", "", "only what was recorded before this time")
@@ -158,8 +158,12 @@ func (e *env) replay(ctx context.Context, o *replayOptions, plan replayPlan) err
 	}
 	defer log.Close()
 	r := &replayer{replayPlan: plan, log: log, id: uuid.NewString(), began: time.Now()}
+	access, err := o.src.nats.access()
+	if err != nil {
+		return err
+	}
 	r.bus, err = natsbus.New(natsbus.Options{
-		URL: o.url, Prefix: o.prefix, LogID: r.id, Source: "callstate/replay", Name: "callstate replay", Logger: slog.New(slog.DiscardHandler),
+		URL: o.src.nats.url, Access: access, Prefix: o.prefix, LogID: r.id, Source: "callstate/replay", Name: "callstate replay", Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
@@ -168,7 +172,7 @@ func (e *env) replay(ctx context.Context, o *replayOptions, plan replayPlan) err
 	done := make(chan error, 1)
 	go func() { done <- r.bus.Run(runCtx) }()
 	p := e.progress("events", log.Last())
-	err = r.run(ctx, o.url, p)
+	err = r.run(ctx, o.src.nats.url, p)
 	p.done()
 	stop()
 	err = errors.Join(err, <-done, r.bus.Close())

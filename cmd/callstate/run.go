@@ -31,7 +31,11 @@ comes from the file, from --password-file, or from ` + envPassword + `.`,
 			}
 			defer a.close()
 			if a.server != nil {
-				logger.Info("embedded NATS server", "url", a.server.URL(), "note", "no users are configured: it listens for this machine alone unless told otherwise")
+				note := "no users are configured: everybody on this machine may do everything, nobody else can connect"
+				if len(cfg.NATSUsers) > 0 {
+					note = "users may do what their roles say"
+				}
+				logger.Info("embedded NATS server", "url", a.server.URL(), "users", len(cfg.NATSUsers), "note", note)
 			}
 			logger.Info("running", "data", cfg.Data, "log_id", a.store.ID(), "prefix", cfg.Prefix)
 			err = a.run(cmd.Context())

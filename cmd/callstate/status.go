@@ -29,7 +29,7 @@ has; "refused" means that the PBX says the password is wrong, and it is not trie
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			var st natsbus.Status
-			if err := src.ask("status", struct{}{}, &st); err != nil {
+			if err := src.ask(natsbus.Scope{}, "status", struct{}{}, &st); err != nil {
 				return err
 			}
 			if asJSON {
@@ -38,14 +38,14 @@ has; "refused" means that the PBX says the password is wrong, and it is not trie
 			return e.printStatus(&st)
 		},
 	}
-	src.addURL(cmd)
+	src.addURL(e, cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the service's answer, one JSON object")
 	return cmd
 }
 
 // addURL is add for a verb that no log can answer.
-func (f *sourceFlags) addURL(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.url, "nats", nats.DefaultURL, "ask the running engine over this NATS server")
+func (f *sourceFlags) addURL(e *env, cmd *cobra.Command) {
+	f.nats.add(e, cmd, nats.DefaultURL, "ask the running engine over this NATS server")
 }
 
 func (e *env) printJSON(v any) error {
@@ -116,13 +116,13 @@ know them.`,
 			var answer struct {
 				Calls []engine.Doubt `json:"calls"`
 			}
-			if err := src.ask("calls.doubtful", f, &answer); err != nil {
+			if err := src.ask(natsbus.ScopeOf(f.Account, f.Domain), "calls.doubtful", f, &answer); err != nil {
 				return err
 			}
 			return e.printDoubts(answer.Calls, asJSON)
 		},
 	}
-	src.addURL(cmd)
+	src.addURL(e, cmd)
 	cmd.Flags().StringVar(&f.Account, "account", "", "only calls of this account, number@domain")
 	cmd.Flags().StringVar(&f.Domain, "domain", "", "only calls of this domain")
 	cmd.Flags().DurationVar(&f.Unchecked, "unchecked", 5*time.Minute, "doubt a call that nothing was heard of for longer")
@@ -190,7 +190,7 @@ calls are beside it.`,
 			return e.printAgents(maskWith(mask, kept), maskWith(mask, calls), asJSON)
 		},
 	}
-	src.addURL(cmd)
+	src.addURL(e, cmd)
 	cmd.Flags().StringVar(&domain, "domain", "", "only agents of this domain")
 	cmd.Flags().StringVar(&state, "state", "", "only agents in one of these states, such as ONBREAK,DND")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the lines, one JSON object each")
@@ -216,7 +216,7 @@ func (f *sourceFlags) allLines(domain string) ([]cti.LineView, error) {
 			Lines []cti.LineView `json:"lines"`
 			More  bool           `json:"more"`
 		}
-		err := f.ask("lines.list", natsbus.LineFilter{Domain: domain, After: after, Limit: 1000}, &answer)
+		err := f.ask(natsbus.ScopeOf("", domain), "lines.list", natsbus.LineFilter{Domain: domain, After: after, Limit: 1000}, &answer)
 		if err != nil {
 			return nil, err
 		}
@@ -233,7 +233,7 @@ func (f *sourceFlags) liveCalls(domain string) ([]cti.CallView, error) {
 	var answer struct {
 		Calls []cti.CallView `json:"calls"`
 	}
-	err := f.ask("calls.list", engine.CallFilter{Domain: domain, Live: true, Limit: 1000}, &answer)
+	err := f.ask(natsbus.ScopeOf("", domain), "calls.list", engine.CallFilter{Domain: domain, Live: true, Limit: 1000}, &answer)
 	return answer.Calls, err
 }
 

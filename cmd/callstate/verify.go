@@ -59,7 +59,7 @@ anything differs.`,
 		},
 	}
 	cmd.Flags().StringVar(&o.src.data, "data", "", "verify the log in this folder; no engine may have it open")
-	cmd.Flags().StringVar(&o.src.url, "nats", "", "compare with the stream and views of this NATS server (default: the embedded one's, in the folder)")
+	o.src.nats.add(e, cmd, "", "compare with the stream and views of this NATS server (default: the embedded one's, in the folder)")
 	cmd.Flags().StringVar(&o.prefix, "prefix", "", "subject prefix of the stream (default: the usual one)")
 	cmd.Flags().BoolVar(&o.diff, "diff", false, "show every difference, call by call")
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print one JSON object")
@@ -183,21 +183,23 @@ func (v *verdict) count(ev *events.Event) {
 // connect returns a connection to the server that holds stream and views, nil
 // where nothing was published. stop closes it, and the server where it is ours.
 func (o *verifyOptions) connect() (nc *nats.Conn, stop func(), err error) {
-	url := o.src.url
 	stop = func() {}
-	if url == "" {
+	if o.src.nats.url == "" {
 		dir := filepath.Join(o.src.data, "nats")
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 			return nil, stop, nil
 		}
-		s, err := natsbus.StartServer(natsbus.ServerOptions{StoreDir: dir, Port: -1, Logger: slog.New(slog.DiscardHandler)})
+		var s *natsbus.Server
+		s, err = natsbus.StartServer(natsbus.ServerOptions{StoreDir: dir, Port: -1, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			return nil, stop, fmt.Errorf("open the published stream: %w", err)
 		}
-		url, stop = s.URL(), s.Close
+		stop = s.Close
+		nc, err = nats.Connect(s.URL(), nats.Name("callstate"))
+	} else {
+		nc, err = o.src.nats.connect()
 	}
-	nf := natsFlags{url: url}
-	if nc, err = nf.connect(); err != nil {
+	if err != nil {
 		stop()
 		return nil, func() {}, err
 	}

@@ -15,28 +15,9 @@ import (
 	"github.com/callstate/callstate/events/cti"
 )
 
-// natsFlags are those of every verb that asks a running engine.
-type natsFlags struct {
-	url    string
-	prefix string
-}
-
-func (f *natsFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.url, "nats", nats.DefaultURL, "URL of the NATS server")
-	cmd.Flags().StringVar(&f.prefix, "prefix", cti.DefaultPrefix, "what the subjects of CTI events begin with")
-}
-
-func (f *natsFlags) connect() (*nats.Conn, error) {
-	nc, err := nats.Connect(f.url, nats.Name("callstate"), nats.MaxReconnects(-1))
-	if err != nil {
-		return nil, fmt.Errorf("connect to NATS at %s: %w", f.url, err)
-	}
-	return nc, nil
-}
-
 func newWatch(e *env) *cobra.Command {
 	var nf natsFlags
-	var account string
+	var account, prefix string
 	var asJSON, all, linesOnly, mask bool
 	cmd := &cobra.Command{
 		Use:   "watch",
@@ -54,17 +35,18 @@ else: it is a subscriber like any other.`,
 			}
 			defer nc.Close()
 			if !asJSON {
-				if err := e.printLines(cmd.Context(), nc, nf.prefix, account, mask); err != nil {
+				if err := e.printLines(cmd.Context(), nc, prefix, account, mask); err != nil {
 					return err
 				}
 			}
 			if linesOnly {
 				return nil
 			}
-			return e.watch(cmd.Context(), nc, nf.prefix, watchOptions{account, asJSON, all, mask})
+			return e.watch(cmd.Context(), nc, prefix, watchOptions{account, asJSON, all, mask})
 		},
 	}
-	nf.add(cmd)
+	nf.add(e, cmd, nats.DefaultURL, "URL of the NATS server")
+	cmd.Flags().StringVar(&prefix, "prefix", cti.DefaultPrefix, "what the subjects of CTI events begin with")
 	cmd.Flags().StringVar(&account, "account", "", "only this account, number@domain")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the payloads as they are on NATS, one a line")
 	cmd.Flags().BoolVar(&all, "all", false, "print also lineStateChanged, agentStateChanged and callDetails")

@@ -5,20 +5,14 @@ package dial
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/url"
 	"time"
+
+	"github.com/callstate/callstate/adapters/secret"
 )
 
-// Secret is a password. Every verb of fmt and slog prints it as "***"; only its
-// conversion to a string and the encoders of JSON and TOML show it.
-type Secret string
-
-// Format prints three stars, whatever the verb.
-func (Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("***")) }
-
-// LogValue keeps the secret out of logs.
-func (Secret) LogValue() slog.Value { return slog.StringValue("***") }
+// Secret is a password, which no verb of fmt and no log shows.
+type Secret = secret.Text
 
 // Duration is a [time.Duration] that is written as text ("25s") in JSON and TOML.
 type Duration time.Duration

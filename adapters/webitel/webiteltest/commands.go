@@ -231,10 +231,10 @@ func (s *Server) recordLink(c *command) {
 	switch {
 	case id == "":
 		c.fail("-ERR: UUID is required.")
-	case !slices.Contains(s.opts.Recordings, id):
+	case !s.recorded(id):
 		c.ok("+OK: Not found.")
 	default:
-		c.ok("http://cdr:10023/api/v2/files/" + id + "?x_key=test-key&access_token=test-token")
+		c.ok("http://cdr:10023" + filesPath + id + "?x_key=" + FileKey + "&access_token=" + FileToken)
 	}
 }
 

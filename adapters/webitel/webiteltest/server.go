@@ -1,6 +1,7 @@
 package webiteltest
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
@@ -24,8 +25,10 @@ type Options struct {
 	MaxSocketPerUser       int           // default 10; root has no limit
 	BindDelay              time.Duration // from a reply to auth or subscribe until the events flow; default none
 	// Recordings are the ids that cdr_get_record_link knows; default that of
-	// capture 01.
+	// capture 01. [Server.Record] adds one with a file.
 	Recordings []string
+	// TLS makes it a wss server.
+	TLS *tls.Config
 	// OriginateSpeed is the pace of the calls that commands begin; default 1, the
 	// recording's. Negative means as fast as possible.
 	OriginateSpeed float64
@@ -69,6 +72,7 @@ type Server struct {
 	core     string              // Core-UUID of the switch
 	down     bool                // the switch is
 	faults   faults
+	files    map[string][]byte // recordings, by id
 }
 
 // binding is one SE: name of one domain.
@@ -134,11 +138,22 @@ func New(opts Options) *Server {
 		tokens:   make(map[string]token),
 		bound:    make(map[binding]bool),
 		channels: make(map[string]*channel),
+		files:    make(map[string][]byte),
+	}
+	for _, id := range opts.Recordings {
+		s.files[id] = nil
 	}
 	for _, a := range opts.Accounts {
 		s.accounts[a.Login] = &directoryEntry{Account: a, state: "ONHOOK", status: "NONE"}
 	}
-	s.http = httptest.NewServer(http.HandlerFunc(s.accept))
+	s.http = httptest.NewUnstartedServer(s.routes())
+	if opts.TLS != nil {
+		s.http.TLS = opts.TLS
+		s.http.Config.ErrorLog = slog.NewLogLogger(opts.Logger.Handler(), slog.LevelDebug) // of refused handshakes
+		s.http.StartTLS()
+	} else {
+		s.http.Start()
+	}
 	return s
 }
 

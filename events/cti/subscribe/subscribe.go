@@ -114,6 +114,19 @@ func (s *Subscription) subject() string {
 	}
 }
 
+// service is what the queries' subjects begin with: those about the account or
+// domain alone, so that who may see only that may ask.
+func (s *Subscription) service() string {
+	switch {
+	case s.o.Account != "":
+		return s.o.Service + ".of." + cti.LineKey(s.o.Account)
+	case s.o.Domain != "":
+		return s.o.Service + ".of." + cti.Token(s.o.Domain) + "." + cti.Token("")
+	default:
+		return s.o.Service
+	}
+}
+
 // begin finds out where every account is, and delivers what was missed since
 // After.
 func (s *Subscription) begin(ctx context.Context) error {
@@ -358,7 +371,7 @@ func (s *Subscription) ask(ctx context.Context, verb string, request, answer any
 	}
 	short, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	m, err := s.nc.RequestWithContext(short, s.o.Service+"."+verb, b)
+	m, err := s.nc.RequestWithContext(short, s.service()+"."+verb, b)
 	if err != nil {
 		return fmt.Errorf("subscribe: ask %s: %w", verb, err)
 	}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/callstate/callstate/adapters/natsbus"
+	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/events/cti"
+	"github.com/callstate/callstate/store/memory"
+)
+
+const testPassword = "open sesame"
+
+// enter connects a user of the embedded server.
+func enter(t *testing.T, url, user string) *nats.Conn {
+	t.Helper()
+	a := natsbus.Access{User: user, Password: testPassword, InboxPrefix: natsbus.UserInbox(user)}
+	nc, err := a.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// accountsIn collects the accounts that an answer tells of: what is named account
+// anywhere in it, but for payloads, which name whom a call was with.
+func accountsIn(v any, into map[string]int) {
+	switch v := v.(type) {
+	case map[string]any:
+		for name, x := range v {
+			if s, ok := x.(string); ok && name == "account" {
+				into[s]++
+			}
+			if name != "payload" {
+				accountsIn(x, into)
+			}
+		}
+	case []any:
+		for _, x := range v {
+			accountsIn(x, into)
+		}
+	}
+}
+
+// TestAnswersHaveNobodyElse asks everything that can be asked about each account
+// of the captures, and about each domain: the answer tells of that account or
+// domain alone, and of all that the answer to everybody has of it.
+func TestAnswersHaveNobodyElse(t *testing.T) {
+	log := memory.New()
+	evs := capturedEvents(t)
+	if err := log.Append(t.Context(), &events.Batch{Events: slices.Clone(evs)}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := defaultConfig()
+	cfg.Data, cfg.Listen, cfg.Shards = t.TempDir(), "127.0.0.1:-1", 1
+	cfg.NATSUsers = []natsUser{{User: "root", Password: testPassword, Role: "admin"}}
+	domains, accounts := map[string]bool{}, map[string]string{}
+	var calls []events.CallKey
+	for i := range evs {
+		if key := evs[i].Key(); evs[i].Account != "" && !slices.Contains(calls, key) && evs[i].Call != "" {
+			calls = append(calls, key)
+		}
+		if evs[i].Account != "" {
+			_, d := cti.SplitAccount(evs[i].Account)
+			domains[d], accounts[evs[i].Account] = true, d
+		}
+	}
+	for a := range accounts {
+		cfg.NATSUsers = append(cfg.NATSUsers, natsUser{User: a, Password: testPassword, Role: "agent", Accounts: []string{a}})
+	}
+	for d := range domains {
+		cfg.NATSUsers = append(cfg.NATSUsers, natsUser{User: d, Password: testPassword, Role: "analyst", Domains: []string{d}})
+	}
+	if len(accounts) < 3 || len(calls) < 10 {
+		t.Fatalf("%d accounts, %d calls", len(accounts), len(calls))
+	}
+	a, err := openAppOn(cfg, log, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.close()
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := a.engine.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+
+	ask := func(nc *nats.Conn, of natsbus.Scope, verb string, request any) map[string]int {
+		t.Helper()
+		b, _ := json.Marshal(request)
+		m, err := nc.Request(of.Subject(verb), b, 30*time.Second)
+		if err != nil {
+			t.Fatalf("%s %s: %v", of.Subject(verb), b, err)
+		}
+		if code := m.Header.Get("Nats-Service-Error-Code"); code != "" && code != natsbus.CodeNotFound {
+			t.Fatalf("%s %s: %s", of.Subject(verb), b, m.Header.Get("Nats-Service-Error"))
+		}
+		var v any
+		if len(m.Data) > 0 {
+			if err := json.Unmarshal(m.Data, &v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		found := map[string]int{}
+		accountsIn(v, found)
+		return found
+	}
+	now := events.At(time.Now())
+	requests := map[string][]any{
+		"calls.list": {natsbus.CallFilter{Limit: 1000}, natsbus.CallFilter{Live: true, Limit: 1000}}, "calls.at": {natsbus.AtFilter{Time: now, Limit: 1000}},
+		"calls.doubtful": {natsbus.DoubtFilter{}}, "lines.list": {natsbus.LineFilter{Limit: 1000}}, "lines.at": {natsbus.AtFilter{Time: now, Limit: 1000}}, "events.since": {natsbus.SinceFilter{Limit: 200}},
+	}
+	for i, key := range calls {
+		if i%5 == 0 { // a sample
+			requests["calls.get"] = append(requests["calls.get"], map[string]string{"callId": key.Call})
+			requests["calls.history"] = append(requests["calls.history"], natsbus.HistoryFilter{CallID: key.Call, Conversation: true, Explain: true, Limit: 30})
+		}
+	}
+	root := enter(t, a.server.URL(), "root")
+	seen := map[string]bool{}
+	for _, u := range cfg.NATSUsers[1:] {
+		of := natsbus.ScopeOf(strings.Join(u.Accounts, ""), strings.Join(u.Domains, ""))
+		nc := enter(t, a.server.URL(), u.User)
+		for verb, rs := range requests {
+			for _, r := range rs {
+				got := ask(nc, of, verb, r)
+				for name := range got {
+					seen[verb] = true
+					if !of.Has(name) {
+						t.Errorf("%s is told of %s by %s %+v", u.User, name, verb, r)
+					}
+				}
+				if verb != "calls.list" && verb != "lines.list" && verb != "calls.at" && verb != "lines.at" {
+					continue
+				}
+				for name, n := range ask(root, natsbus.Scope{}, verb, r) {
+					if of.Has(name) && got[name] != n {
+						t.Errorf("%s is told %d times of %s by %s %+v, everybody %d times", u.User, got[name], name, verb, r, n)
+					}
+				}
+			}
+		}
+		nc.Close()
+	}
+	for verb := range requests {
+		if !seen[verb] && verb != "calls.at" && verb != "calls.doubtful" { // all calls of the captures have ended
+			t.Errorf("nobody was told anything by %s", verb)
+		}
+	}
+}
+
+// TestRecordingsOfOthers: the PBX gives the link of any recording to whoever asks;
+// we do not.
+func TestRecordingsOfOthers(t *testing.T) {
+	d := startDaemon(t, t.TempDir(), func(c *config) {
+		c.NATSUsers = []natsUser{
+			{User: "root", Password: testPassword, Role: "admin"},
+			{User: "own", Password: testPassword, Role: "agent", Accounts: []string{agent}, Recordings: true},
+			{User: "other", Password: testPassword, Role: "agent", Accounts: []string{"1050@" + demoDomain}, Recordings: true},
+		}
+		c.Webitel[0].RecordingURL = "http://pbx.example:4004"
+	})
+	own, other := enter(t, d.server.URL(), "own"), enter(t, d.server.URL(), "other")
+	record := func(nc *nats.Conn, account, call string) (string, string) {
+		t.Helper()
+		m, err := nc.Request(natsbus.ControlPrefix+"."+cti.LineKey(account)+".queryCallRecords", []byte(`{"callId":"`+call+`","timeoutMs":2000}`), 30*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var o struct{ Result, Link string }
+		if err := json.Unmarshal(m.Data, &o); err != nil {
+			t.Fatal(err)
+		}
+		return o.Result, o.Link
+	}
+	m, err := own.Request(natsbus.ControlPrefix+"."+cti.LineKey(agent)+".makeCall", []byte(`{"target":"380501234567"}`), 30*time.Second)
+	if err != nil || m.Header.Get("Nats-Service-Error") != "" {
+		t.Fatalf("%s, %v", m.Data, err)
+	}
+	var calls struct{ Calls []cti.CallView }
+	for len(calls.Calls) == 0 || calls.Calls[0].Call.Recording == "" && calls.Calls[0].Call.State == cti.StateAlerting {
+		m, err := own.Request(natsbus.ScopeOf(agent, "").Subject("calls.list"), nil, 30*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(m.Data, &calls); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := &calls.Calls[0]
+	id := c.CallID
+	if c.Call.Recording != "" {
+		id = c.Call.Recording
+	}
+	d.pbx.Record(id, []byte("ID3"))
+	if result, link := record(own, agent, c.CallID); result != "ok" || !strings.HasPrefix(link, "http://pbx.example:4004/api/v2/files/"+id+"?") {
+		t.Errorf("the account's own: %s %s", result, link)
+	}
+	for _, call := range []string{c.CallID, id} {
+		if result, link := record(other, "1050@"+demoDomain, call); result != "no-call" || link != "" {
+			t.Errorf("another's %s of %+v: %s %s", call, c, result, link)
+		}
+	}
+}
