@@ -54,9 +54,9 @@ type Config struct {
 	WriteTimeout Duration `json:"writeTimeout,omitempty" toml:"writeTimeout,omitempty"` // default 10 s
 	BackoffMin   Duration `json:"backoffMin,omitempty" toml:"backoffMin,omitempty"`     // default 1 s
 	BackoffMax   Duration `json:"backoffMax,omitempty" toml:"backoffMax,omitempty"`     // default 15 s
-	// ReadyTimeout is how long verto.clientReady is waited for, default 2 s. Old
-	// servers never send it.
-	ReadyTimeout Duration `json:"readyTimeout,omitempty" toml:"readyTimeout,omitempty"`
+	// SettleTime is from the login until a call that the server has not offered again
+	// counts as gone, default 2 s.
+	SettleTime Duration `json:"settleTime,omitempty" toml:"settleTime,omitempty"`
 	// RecoveryTime is how long a call waits for a new connection, default 120 s,
 	// which is the server's default.
 	RecoveryTime Duration `json:"recoveryTime,omitempty" toml:"recoveryTime,omitempty"`
@@ -84,7 +84,7 @@ func (c Config) withDefaults() Config {
 	def(&c.WriteTimeout, 10*time.Second)
 	def(&c.BackoffMin, time.Second)
 	def(&c.BackoffMax, 15*time.Second)
-	def(&c.ReadyTimeout, 2*time.Second)
+	def(&c.SettleTime, 2*time.Second)
 	def(&c.RecoveryTime, 120*time.Second)
 	def(&c.RingTimeout, 60*time.Second)
 	def(&c.StatsInterval, 10*time.Second)
@@ -104,7 +104,7 @@ func (c Config) Validate() error {
 	for name, d := range map[string]Duration{
 		"probeTimeout": c.ProbeTimeout, "pingInterval": c.PingInterval, "replyTimeout": c.ReplyTimeout,
 		"writeTimeout": c.WriteTimeout, "backoffMin": c.BackoffMin, "backoffMax": c.BackoffMax,
-		"readyTimeout": c.ReadyTimeout, "recoveryTime": c.RecoveryTime, "statsInterval": c.StatsInterval,
+		"settleTime": c.SettleTime, "recoveryTime": c.RecoveryTime, "statsInterval": c.StatsInterval,
 	} {
 		if d < 0 {
 			bad("%s is negative", name)

@@ -20,7 +20,6 @@ type connection struct {
 	p     *Phone
 	l     *link
 	heard atomic.Bool  // a Verto frame came
-	ready atomic.Bool  // verto.clientReady came, or was given up
 	since atomic.Int64 // when the login was accepted, in ns; 0 before
 	renew atomic.Int64 // when to repeat the login, in s since 1970; 0: never
 }
@@ -212,10 +211,7 @@ func (c *connection) request(f *Frame, raw []byte) {
 	if err != nil {
 		c.p.quarantine(raw, err)
 	} else {
-		c.p.received(f, typed)
-	}
-	if f.Method == MethodClientReady {
-		c.ready.Store(true)
+		c.p.received(c.l, f, typed)
 	}
 	if ping, is := typed.(*Ping); is && err == nil {
 		c.expires(ping.AuthExpires)
@@ -235,7 +231,7 @@ var silentMethods = map[string]bool{
 
 // received follows a request and hands it to its session, which begins with it
 // where it is new.
-func (p *Phone) received(f *Frame, typed Object) {
+func (p *Phone) received(l *link, f *Frame, typed Object) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	step := p.dialogs.Received(f)
@@ -247,7 +243,7 @@ func (p *Phone) received(f *Frame, typed Object) {
 	p.took(step, true)
 	if about {
 		if s := p.sessions[call.CallID]; s != nil && step.Fault == "" {
-			s.box.put(fromServerMsg{f.Method, call})
+			s.box.put(fromServerMsg{f.Method, call, l})
 		}
 	}
 }
@@ -270,14 +266,14 @@ func (p *Phone) count() {
 }
 
 // tend keeps the connection alive: it pings, gives up what gets no answer, repeats
-// a login that expires, and does without verto.clientReady where none comes.
+// a login that expires, and once finds out which calls were not offered again.
 func (c *connection) tend(ctx context.Context) error {
 	cfg := &c.p.cfg
 	ping := time.Duration(cfg.PingInterval)
-	tick := max(time.Millisecond, min(time.Second, ping/4, time.Duration(cfg.ReplyTimeout)/4, time.Duration(cfg.ReadyTimeout)/4))
+	tick := max(time.Millisecond, min(time.Second, ping/4, time.Duration(cfg.ReplyTimeout)/4, time.Duration(cfg.SettleTime)/4))
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	pinged := time.Now()
+	pinged, settled := time.Now(), false
 	for {
 		var now time.Time
 		select {
@@ -290,8 +286,9 @@ func (c *connection) tend(ctx context.Context) error {
 		if since == 0 {
 			continue
 		}
-		if now.UnixNano()-since > int64(cfg.ReadyTimeout) && c.ready.CompareAndSwap(false, true) {
-			c.p.apply((*Dialogs).Ready)
+		if !settled && now.UnixNano()-since > int64(cfg.SettleTime) {
+			settled = true
+			c.p.apply((*Dialogs).Settled)
 		}
 		if renew := c.renew.Load(); renew != 0 && now.Unix() >= renew {
 			c.renew.Store(0)

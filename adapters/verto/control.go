@@ -145,8 +145,8 @@ func (s *session) ask(ctx context.Context, do func(*session, *command), arg stri
 
 // modify holds or takes back, as the command says. What the server reports counts.
 func (s *session) modify(c *command) {
-	if s.state != events.DialogActive && s.state != events.DialogHeld {
-		c.finish(fmt.Errorf("%s: %w: it is %s", c.arg, ErrNoSession, s.state))
+	if state := s.state(); state != events.DialogActive && state != events.DialogHeld {
+		c.finish(fmt.Errorf("%s: %w: it is %s", c.arg, ErrNoSession, state))
 		return
 	}
 	want := HoldStateHeld
@@ -169,26 +169,40 @@ func (s *session) modify(c *command) {
 	}
 }
 
-// hangup ends the call. One whose invite is not answered yet has to wait for that:
-// the server would not know it, and ring on.
+// hangup ends the call. One whose invite is not answered yet has to wait for that,
+// and one that the server has not offered again over a new socket for that: the
+// server would not know it, and go on.
 func (s *session) hangup(c *command) {
+	state := s.state()
 	switch {
-	case s.placing != nil && !s.invited:
+	case state == events.DialogDetached && !s.p.Registered():
+		c.finish(fmt.Errorf("hang up: %w", ErrDisconnected))
+	case state == events.DialogDetached, s.placing != nil && !s.invited:
 		s.hangups = append(s.hangups, c)
-	case s.state == events.DialogHangup:
+	case state == events.DialogHangup:
 		c.finish(nil)
 	default:
 		s.bye(c.arg, c.finish)
 	}
 }
 
+// hangupsDue does what had to wait.
+func (s *session) hangupsDue() {
+	due := s.hangups
+	s.hangups = nil
+	for _, h := range due {
+		s.hangup(h)
+	}
+}
+
 // dtmf sends digits by verto.info, which works with every codec, and before the
 // answer too.
 func (s *session) dtmf(c *command) {
-	switch s.state {
+	state := s.state()
+	switch state {
 	case events.DialogEarly, events.DialogActive, events.DialogHeld:
 	default: // the server would lose them and say that it sent them
-		c.finish(fmt.Errorf("dtmf: %w: it is %s", ErrNoSession, s.state))
+		c.finish(fmt.Errorf("dtmf: %w: it is %s", ErrNoSession, state))
 		return
 	}
 	err := s.request(MethodInfo, CallRequest{DTMF: c.arg}, func(f *Frame, err error) { c.finish(outcome(f, err)) })

@@ -90,9 +90,14 @@ type Dialogs struct {
 
 	calls      map[string]*dialog
 	asked      map[string]asked // by the id of our request, until its answer
+	byes       []string         // the last calls that ended over the present socket
 	registered bool
 	punted     bool
 }
+
+// maxByes is how many of those are remembered. It is for a verto.attach that was
+// on its way when the call ended.
+const maxByes = 32
 
 // dialog is one call of the phone.
 type dialog struct {
@@ -101,7 +106,8 @@ type dialog struct {
 	held     bool // also while it is detached or recovering
 	over     bool // nothing follows but destroy
 	norecov  bool // the loss of the socket ends it
-	attached bool // recovered over the present socket
+	attached bool // offered again over the present socket
+	unsure   bool // we hung up, and the socket was lost before the server said so
 }
 
 // asked is a request of ours that waits for its answer.
@@ -205,8 +211,6 @@ func (d *Dialogs) Received(f *Frame) Step {
 // request takes a request of the server.
 func (d *Dialogs) request(f *Frame) Step {
 	switch f.Method {
-	case MethodClientReady:
-		return d.reconcile()
 	case MethodPunt:
 		d.punted = true
 		return Step{}
@@ -250,6 +254,10 @@ func (d *Dialogs) request(f *Frame) Step {
 // attach takes a call that the server offers again. One that is unknown is of
 // the time before our start.
 func (d *Dialogs) attach(c *dialog, p *Call) Step {
+	if c != nil && c.unsure && !c.over { // to be hung up again
+		c.attached = true
+		return Step{}
+	}
 	if c != nil {
 		if c.over || !mayFollow(c.To, events.DialogRecovering) {
 			return c.to(events.DialogRecovering)
@@ -257,6 +265,9 @@ func (d *Dialogs) attach(c *dialog, p *Call) Step {
 		c.Attempt++
 		c.attached = true
 		return c.to(events.DialogRecovering)
+	}
+	if slices.Contains(d.byes, p.CallID) {
+		return Step{Fault: "verto.attach after the call's end"}
 	}
 	dir := events.Out
 	if p.DisplayDirection == DisplayOutbound {
@@ -345,21 +356,22 @@ func (d *Dialogs) refused(ask asked, e *Error) Step {
 	return Step{}
 }
 
-// reconcile ends what the server did not offer again. It is for the time after
-// all verto.attach of a socket: verto.clientReady, or its absence for a while.
-func (d *Dialogs) reconcile() Step {
+// Settled ends what the server did not offer again over the present socket. It is
+// for the time after verto.clientReady: builds differ in whether all verto.attach
+// come before it, and in whether it comes at all.
+func (d *Dialogs) Settled() Step {
 	var s Step
 	for _, c := range d.sorted() {
-		if c.To == events.DialogDetached && !c.attached {
+		switch {
+		case c.attached || c.over:
+		case c.unsure:
+			s.add(c.end(events.SessionBye))
+		case c.To == events.DialogDetached:
 			s.add(c.end(events.SessionNotReattached))
 		}
 	}
 	return s
 }
-
-// Ready is what [Dialogs.Received] does for verto.clientReady, for servers that
-// never send it.
-func (d *Dialogs) Ready() Step { return d.reconcile() }
 
 // Disconnected takes the loss of the socket, for one of the reasons of events.
 // Calls that were answered are kept by the server for a while; all others it ends.
@@ -373,14 +385,15 @@ func (d *Dialogs) Disconnected(reason string) Step {
 		s.Lost = reason
 	}
 	clear(d.asked)
+	d.byes = nil
 	for _, c := range d.sorted() {
 		c.attached = false
 		switch {
 		case c.over:
-		case c.To == events.DialogHangup: // nobody is left to confirm it
-			s.add(c.end(events.SessionBye))
 		case reason == events.SessionDisplaced:
 			s.add(c.end(events.SessionDisplaced))
+		case c.To == events.DialogHangup:
+			c.unsure = true
 		case c.To == events.DialogDetached:
 		case mayFollow(c.To, events.DialogDetached) && !c.norecov:
 			s.add(c.to(events.DialogDetached))
@@ -408,6 +421,9 @@ func (d *Dialogs) Destroy(callID string) Step {
 		return Step{}
 	}
 	delete(d.calls, callID)
+	if c.Reason == events.SessionBye {
+		d.byes = append(d.byes[max(0, len(d.byes)+1-maxByes):], callID)
+	}
 	ch := c.Change
 	ch.From, ch.To = c.To, dialogDestroyed
 	return Step{Changes: []Change{ch}}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
@@ -12,7 +13,9 @@ import (
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
+	"github.com/pion/interceptor/pkg/report"
 	"github.com/pion/interceptor/pkg/stats"
+	"github.com/pion/logging"
 	"github.com/pion/webrtc/v4"
 )
 
@@ -33,8 +36,8 @@ const gatherTime = time.Second
 
 // NewMedia returns the media for calls over one local address. One it must be:
 // with two, FreeSWITCH follows the wrong one for seconds (protocol 8.2).
-// [LocalAddress] finds it.
-func NewMedia(local netip.Addr) (*Media, error) {
+// [LocalAddress] finds it. A nil logger discards.
+func NewMedia(local netip.Addr, logger *slog.Logger) (*Media, error) {
 	if !local.IsValid() || local.IsUnspecified() {
 		return nil, fmt.Errorf("%w: %q is no local address for media", ErrArgument, local)
 	}
@@ -42,6 +45,10 @@ func NewMedia(local netip.Addr) (*Media, error) {
 		gather: gatherTime,
 		pacer:  pacer{tracks: make(map[*outTrack]struct{}), wake: make(chan struct{}, 1)},
 	}
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	log := pionLog{logger.With("adapter", adapterName)}
 	codecs := new(webrtc.MediaEngine)
 	for _, c := range audioCodecs {
 		if err := codecs.RegisterCodec(c, webrtc.RTPCodecTypeAudio); err != nil {
@@ -49,10 +56,12 @@ func NewMedia(local netip.Addr) (*Media, error) {
 		}
 	}
 	interceptors := new(interceptor.Registry)
-	if err := webrtc.ConfigureRTCPReports(interceptors); err != nil {
+	err := webrtc.ConfigureRTCPReportsWithOptions(interceptors,
+		[]report.ReceiverOption{report.WithReceiverLoggerFactory(log)}, report.WithSenderLoggerFactory(log))
+	if err != nil {
 		return nil, fmt.Errorf("verto: RTCP reports: %w", err)
 	}
-	factory, err := stats.NewInterceptor()
+	factory, err := stats.NewInterceptor(stats.WithLoggerFactory(log))
 	if err != nil {
 		return nil, fmt.Errorf("verto: statistics: %w", err)
 	}
@@ -60,7 +69,7 @@ func NewMedia(local netip.Addr) (*Media, error) {
 	interceptors.Add(factory)
 
 	m.api = webrtc.NewAPI(webrtc.WithMediaEngine(codecs), webrtc.WithInterceptorRegistry(interceptors),
-		webrtc.WithSettingEngine(settings(local.Unmap())))
+		webrtc.WithSettingEngine(settings(local.Unmap(), log)))
 	return m, nil
 }
 
@@ -82,8 +91,8 @@ func audioCodec(mime string, rate uint32, channels uint16, fmtp string, pt webrt
 	}
 }
 
-func settings(local netip.Addr) webrtc.SettingEngine {
-	var s webrtc.SettingEngine
+func settings(local netip.Addr, log logging.LoggerFactory) webrtc.SettingEngine {
+	s := webrtc.SettingEngine{LoggerFactory: log}
 	s.SetIPFilter(func(ip net.IP) bool {
 		a, ok := netip.AddrFromSlice(ip)
 		return ok && a.Unmap() == local

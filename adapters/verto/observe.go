@@ -86,7 +86,11 @@ func (r *Replay) Frame(raw []byte, sent bool, at events.Time) []engine.Input {
 	case sent:
 		return append(r.src.step(r.Sent(&f), at, false), r.destroy(at)...)
 	}
-	return append(r.src.step(r.Received(&f), at, true), r.destroy(at)...)
+	list := r.src.step(r.Received(&f), at, true)
+	if f.Method == MethodClientReady {
+		list = append(list, r.src.step(r.Settled(), at, false)...)
+	}
+	return append(list, r.destroy(at)...)
 }
 
 // Lost takes the loss of the socket.

@@ -270,8 +270,8 @@ func (p *Phone) abandon(reason string) {
 	}
 }
 
-// request sends a request to the server; done is told the answer, once, and must
-// not wait. An error means that nothing was sent, and that done is not called.
+// request sends a request over a connection, by default the signed-in one; done is
+// told the answer, once, and must not wait. An error means that nothing was sent, and that done is not called.
 func (p *Phone) request(l *link, method string, params func(sessID string) Object, done func(*Frame, error)) error {
 	p.mu.Lock()
 	if l == nil {

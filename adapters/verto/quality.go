@@ -36,6 +36,9 @@ func (p *peer) stats() events.WebRTCStats {
 
 // iceRoundTrip is the time of the last check of the selected candidate pair.
 func (p *peer) iceRoundTrip() time.Duration {
+	if p.pc.ICEConnectionState() == webrtc.ICEConnectionStateClosed {
+		return 0
+	}
 	for _, s := range p.pc.GetSenders() {
 		if t := s.Transport(); t != nil {
 			if pair, ok := t.ICETransport().GetSelectedCandidatePairStats(); ok {

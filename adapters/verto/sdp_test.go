@@ -42,7 +42,7 @@ func recordedSDP(t testing.TB, name, dir, method string) []string {
 
 func loopbackMedia(t testing.TB) *Media {
 	t.Helper()
-	m, err := NewMedia(netip.MustParseAddr("127.0.0.1"))
+	m, err := NewMedia(netip.MustParseAddr("127.0.0.1"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

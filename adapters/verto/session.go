@@ -24,17 +24,18 @@ type session struct {
 	done chan struct{} // closed when nothing is done any more
 
 	// What follows belongs to the session's goroutine.
-	state    string
 	attempt  int
-	offer    string // of the server, until it is answered
+	offer    string // of the server
+	link     *link  // over which it came: elsewhere its answer would mean nothing
 	peer     *peer  // nil while there is none
 	accepted bool   // the server's answer to our offer
 	rec      *recorder
 	before   events.WebRTCStats // of the attempts that were given up
 
-	invited bool     // our invite was answered
-	placing *command // the call, until the server has made the channel
-	hangups []*command
+	invited  bool       // our invite was answered
+	placing  *command   // the call, until the server has made the channel
+	hangups  []*command // that wait for what they are to end
+	deadline *time.Timer
 }
 
 // What a session is told, beside the Change of its dialog and *command.
@@ -43,6 +44,7 @@ type (
 	fromServerMsg struct {
 		method string
 		call   *Call
+		link   *link
 	}
 	// repliedMsg is the answer to a request of ours.
 	repliedMsg struct {
@@ -89,9 +91,9 @@ func (s *session) run(stop <-chan struct{}) {
 	defer close(s.done)
 	interval := time.NewTicker(time.Duration(s.p.cfg.StatsInterval))
 	defer interval.Stop()
-	deadline := time.NewTimer(time.Hour)
-	deadline.Stop()
-	defer deadline.Stop()
+	s.deadline = time.NewTimer(time.Hour)
+	s.deadline.Stop()
+	defer s.deadline.Stop()
 	var auto, over bool
 	for !over {
 		select {
@@ -100,13 +102,13 @@ func (s *session) run(stop <-chan struct{}) {
 			return
 		case <-interval.C:
 			s.tellStats(false)
-		case <-deadline.C:
+		case <-s.deadline.C:
 			s.expired()
 		case <-s.box.wake:
 			for _, m := range s.box.take() {
 				switch m := m.(type) {
 				case Change:
-					s.changed(m, deadline)
+					s.changed(m)
 				case fromServerMsg:
 					s.fromServer(m)
 				case repliedMsg:
@@ -119,7 +121,7 @@ func (s *session) run(stop <-chan struct{}) {
 					over = true
 				}
 			}
-			if auto && s.state == events.DialogRinging && s.offer != "" && !over {
+			if auto && !over && s.offer != "" && s.state() == events.DialogRinging {
 				auto = false
 				s.answer(nil)
 			}
@@ -128,16 +130,24 @@ func (s *session) run(stop <-chan struct{}) {
 	s.end(true)
 }
 
+// state is that of the dialog now, which may be ahead of what the session was told.
+func (s *session) state() string {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	state, _ := s.p.dialogs.State(s.id)
+	return state
+}
+
 // changed follows the dialog.
-func (s *session) changed(c Change, deadline *time.Timer) {
-	s.state, s.attempt = c.To, c.Attempt
-	deadline.Stop()
+func (s *session) changed(c Change) {
+	s.attempt = c.Attempt
+	s.deadline.Stop()
 	switch c.To {
 	case events.DialogDetached:
-		deadline.Reset(time.Duration(s.p.cfg.RecoveryTime))
+		s.deadline.Reset(time.Duration(s.p.cfg.RecoveryTime))
 	case events.DialogRequesting, events.DialogTrying:
 		if ring := time.Duration(s.p.cfg.RingTimeout); ring > 0 {
-			deadline.Reset(ring)
+			s.deadline.Reset(ring)
 		}
 	case events.DialogRinging:
 		if c.From == "" && s.p.user.Answer == AnswerAlways {
@@ -148,9 +158,11 @@ func (s *session) changed(c Change, deadline *time.Timer) {
 
 // expired gives up a call that was not taken up again, or not answered.
 func (s *session) expired() {
-	switch s.state {
+	switch s.state() {
 	case events.DialogDetached:
 		s.p.apply(func(d *Dialogs) Step { return d.Fail(s.id, events.SessionSocketLost) })
+	case events.DialogHangup:
+		s.p.apply(func(d *Dialogs) Step { return d.Fail(s.id, events.SessionBye) })
 	case events.DialogTrying:
 		s.log.Info("not answered in time")
 		s.bye("NO_ANSWER", func(error) {})
@@ -161,11 +173,12 @@ func (s *session) expired() {
 func (s *session) fromServer(m fromServerMsg) {
 	switch m.method {
 	case MethodInvite:
-		s.offer = m.call.SDP
+		s.offer, s.link = m.call.SDP, m.link
 	case MethodMedia, MethodAnswer:
 		s.accept(m)
 	case MethodAttach:
-		s.reattach(m.call.SDP)
+		s.offer, s.link = m.call.SDP, m.link
+		s.reattach()
 	}
 }
 
@@ -215,7 +228,7 @@ func (s *session) shut() {
 // the server has made the channel.
 func (s *session) place(c *command) {
 	s.placing = c
-	ctx, cancel := s.deadline()
+	ctx, cancel := s.timeout()
 	defer cancel()
 	sdp, err := "", s.open()
 	if err == nil {
@@ -252,19 +265,16 @@ func (s *session) placed(f *Frame, err error) {
 		return
 	}
 	c.finish(nil)
-	for _, h := range s.hangups {
-		s.hangup(h)
-	}
-	s.hangups = nil
+	s.hangupsDue()
 }
 
 // answer answers a ringing call; c may be nil.
 func (s *session) answer(c *command) {
-	if s.state != events.DialogRinging || s.offer == "" {
-		c.finish(fmt.Errorf("answer: %w: it is not ringing", ErrNoSession))
+	if state := s.state(); state != events.DialogRinging || s.offer == "" {
+		c.finish(fmt.Errorf("answer: %w: it is %s", ErrNoSession, state))
 		return
 	}
-	ctx, cancel := s.deadline()
+	ctx, cancel := s.timeout()
 	defer cancel()
 	s.shut() // of an answer that was refused
 	err := s.open()
@@ -283,22 +293,35 @@ func (s *session) answer(c *command) {
 	}
 }
 
-// reattach takes up a call that the server offers again. The old PeerConnection
-// goes first: FreeSWITCH uses the same port again and would hear both.
-func (s *session) reattach(offer string) {
+// reattach takes up a call that the server offers again, unless it was hung up in
+// the meantime. The old PeerConnection goes first: FreeSWITCH uses the same port
+// again and would hear both.
+func (s *session) reattach() {
 	s.shut()
-	ctx, cancel := s.deadline()
+	switch {
+	case s.state() == events.DialogHangup:
+		s.bye("", func(error) {})
+		return
+	case len(s.hangups) > 0:
+		s.hangupsDue()
+		return
+	}
+	ctx, cancel := s.timeout()
 	defer cancel()
 	err := s.open()
 	if err == nil {
 		s.tellICE()
-		err = s.send(ctx, MethodAttach, healed(offer), func(f *Frame, err error) {
+		err = s.send(ctx, MethodAttach, healed(s.offer), func(f *Frame, err error) {
 			if err = outcome(f, err); err != nil {
 				s.log.Warn("not taken up again", "err", err)
 			}
 		})
 	}
-	if err != nil { // the call is the server's to end
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrDisconnected):
+		s.shut() // until it is offered once more
+	default: // the call is the server's to end
 		s.log.Error("not taken up again", "err", err)
 		s.p.apply(func(d *Dialogs) Step { return d.Fail(s.id, events.SessionFailed) })
 	}
@@ -316,17 +339,21 @@ func (s *session) send(ctx context.Context, method, offer string, then func(*Fra
 		number, _, _ := strings.Cut(s.p.user.Login, "@")
 		r.Dialog.CalleeIDName, r.Dialog.CalleeIDNumber = number, number
 	}
-	return s.request(method, r, then)
+	return s.requestOver(s.link, method, r, then)
 }
 
-// deadline bounds what is done to make a description.
-func (s *session) deadline() (context.Context, context.CancelFunc) {
+// timeout bounds what is done to make a description.
+func (s *session) timeout() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), s.p.media.gather+time.Second)
 }
 
 // request sends a request about the session; then runs on its goroutine.
 func (s *session) request(method string, r CallRequest, then func(*Frame, error)) error {
-	return s.p.request(nil, method, func(sessID string) Object {
+	return s.requestOver(nil, method, r, then)
+}
+
+func (s *session) requestOver(l *link, method string, r CallRequest, then func(*Frame, error)) error {
+	return s.p.request(l, method, func(sessID string) Object {
 		r.SessID, r.Dialog.CallID = sessID, s.id
 		return &r
 	}, func(f *Frame, err error) { s.box.put(repliedMsg{then, f, err}) })
@@ -338,7 +365,11 @@ func (s *session) bye(cause string, done func(error)) {
 		if err = outcome(f, err); errors.Is(err, ErrNoCall) {
 			err = nil
 		}
-		if f == nil { // nobody will confirm it
+		switch {
+		case f != nil:
+		case errors.Is(err, ErrDisconnected): // whether it came there shows when the call is offered again, or not
+			s.deadline.Reset(time.Duration(s.p.cfg.RecoveryTime))
+		default:
 			s.p.apply(func(d *Dialogs) Step { return d.Fail(s.id, events.SessionBye) })
 		}
 		done(err)
