@@ -321,14 +321,10 @@ func (k *correlator) emit(key events.CallKey, legID, conv string, p events.Paylo
 // caused is told apart by what it is about and when.
 func (k *correlator) frameID(about string) string {
 	s := &k.in.Source
-	from := cmp.Or(s.Core, s.Connection)
-	if s.PBX != "" { // two of them may, copied from one disk, count alike
-		from = s.PBX + "/" + from
-	}
 	if s.Sequence == 0 {
-		return fmt.Sprintf("%s:%s@%d:%d", from, about, int64(k.in.ReceivedAt), k.n)
+		return fmt.Sprintf("%s:%s@%d:%d", s.Stream(), about, int64(k.in.ReceivedAt), k.n)
 	}
-	return fmt.Sprintf("%s:%d:%d", from, s.Sequence, k.n)
+	return events.FrameID(s, k.n)
 }
 
 // emitCall emits a fact about a leg of a call.

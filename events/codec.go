@@ -4,14 +4,23 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"strconv"
+	"strings"
 	"unsafe"
 )
 
 // The stored form is a version byte and tagged fields, in the way of Protocol
 // Buffers: a tag is number<<3 | wire type, zero values are left out, a field
 // that the reader does not know is skipped. Numbers are never reused. The
-// payload is one such field, framed, its type stored by name before it.
-const formVersion = 1
+// payload is one such field, framed, its type stored by name before it. It stands
+// by itself: its UUIDs are counted anew, so that one that is not known can be kept
+// as it is.
+//
+// Version 1 has UUIDs as texts and every event's id in full.
+const (
+	firstFormVersion = 1
+	formVersion      = 2
+)
 
 // Field numbers of the envelope. 1 to 15 have tags of one byte.
 const (
@@ -35,6 +44,7 @@ const (
 	envCore         = 18
 	envSequence     = 19
 	envPBX          = 20
+	envNumber       = 21 // of the event among those of its frame, from 1; instead of an id that follows from it
 )
 
 // AppendBinary appends the stored form of e, without its position, to b. It
@@ -53,25 +63,51 @@ func AppendBinary(b []byte, e *Event) ([]byte, error) {
 		}
 	}
 
+	var ids uuids
 	b = append(b, formVersion)
-	b = appendString(b, envID, e.ID)
-	b = appendString(b, envType, string(e.Type()))
+	if n, ok := frameNumber(e); ok {
+		b = appendUint(b, envNumber, uint64(n)+1)
+	} else {
+		b = ids.appendString(b, envID, e.ID)
+	}
+	b = ids.appendString(b, envType, string(e.Type()))
 	b = appendInt(b, envVersion, int64(e.Version))
-	b = appendString(b, envDomain, e.Domain)
-	b = appendString(b, envAccount, e.Account)
-	b = appendString(b, envCall, e.Call)
-	b = appendString(b, envLeg, e.Leg)
-	b = appendString(b, envConversation, e.Conversation)
+	b = ids.appendString(b, envDomain, e.Domain)
+	b = ids.appendString(b, envAccount, e.Account)
+	b = ids.appendString(b, envCall, e.Call)
+	b = ids.appendString(b, envLeg, e.Leg)
+	b = ids.appendString(b, envConversation, e.Conversation)
 	b = appendInt(b, envOccurredAt, int64(e.OccurredAt))
 	b = appendUint(b, envTimeSource, uint64(e.TimeSource))
 	b = appendInt(b, envRecordedAt, int64(e.RecordedAt))
 	b = appendUint(b, envOrigin, uint64(e.Origin))
-	b = appendSource(b, &e.Source)
+	b = ids.appendSource(b, &e.Source)
 
 	if p == nil {
 		return appendBytes(b, envPayload, unknown.Raw), nil
 	}
-	return p.appendFramed(b, envPayload, ptr), nil
+	ids = uuids{}
+	return p.appendFramed(b, envPayload, ptr, &ids), nil
+}
+
+// FrameID is the id of the event with number n, from 0, among those that follow
+// from one frame: the frame's place in its stream, and n.
+func FrameID(s *Source, n int) string {
+	var b [96]byte
+	return string(appendFrameID(b[:0], s, n))
+}
+
+func appendFrameID(b []byte, s *Source, n int) []byte {
+	b = append(s.appendStream(b), ':')
+	b = append(strconv.AppendUint(b, s.Sequence, 10), ':')
+	return strconv.AppendInt(b, int64(n), 10)
+}
+
+// frameNumber returns the number in an id that FrameID made.
+func frameNumber(e *Event) (n int, ok bool) {
+	n, err := strconv.Atoi(e.ID[strings.LastIndexByte(e.ID, ':')+1:])
+	var b [96]byte
+	return n, err == nil && n >= 0 && string(appendFrameID(b[:0], &e.Source, n)) == e.ID
 }
 
 // DecodeBinary reads what [AppendBinary] wrote. The event shares no memory with
@@ -83,6 +119,7 @@ func AppendBinary(b []byte, e *Event) ([]byte, error) {
 func DecodeBinary(b []byte) (Event, error) {
 	var e Event
 	var typ string
+	var number int
 	var payload reader
 	r, err := newReader(b)
 	if err != nil {
@@ -115,6 +152,8 @@ func DecodeBinary(b []byte) (Event, error) {
 			e.RecordedAt = Time(r.int(f, 64))
 		case envOrigin:
 			e.Origin = Origin(r.uint(f, 8))
+		case envNumber:
+			number = int(r.uint(f, 63))
 		case envPayload:
 			payload = r.sub(f)
 		default:
@@ -126,6 +165,9 @@ func DecodeBinary(b []byte) (Event, error) {
 	}
 	if typ == "" {
 		return Event{}, fmt.Errorf("%w event: no type", ErrCorrupt)
+	}
+	if number > 0 {
+		e.ID = FrameID(&e.Source, number-1)
 	}
 	p := plansByType[Type(typ)]
 	if p == nil || e.Version > p.version {
@@ -154,12 +196,13 @@ const (
 
 // AppendQuarantined appends the stored form of q, without its number, to b.
 func AppendQuarantined(b []byte, q *Quarantined) []byte {
+	var ids uuids
 	b = append(b, formVersion)
 	b = appendInt(b, quaReceivedAt, int64(q.ReceivedAt))
-	b = appendString(b, quaReason, q.Reason)
-	b = appendString(b, quaDetail, q.Detail)
+	b = ids.appendString(b, quaReason, q.Reason)
+	b = ids.appendString(b, quaDetail, q.Detail)
 	b = appendBytes(b, quaFrame, q.Frame)
-	return appendSource(b, &q.Source)
+	return ids.appendSource(b, &q.Source)
 }
 
 // DecodeQuarantined reads what [AppendQuarantined] wrote, sharing no memory with
@@ -192,14 +235,14 @@ func DecodeQuarantined(b []byte) (Quarantined, error) {
 	return q, nil
 }
 
-func appendSource(b []byte, s *Source) []byte {
-	b = appendString(b, envAdapter, s.Adapter)
-	b = appendString(b, envConnection, s.Connection)
-	b = appendString(b, envPath, s.Path)
-	b = appendString(b, envSwitch, s.Switch)
-	b = appendString(b, envCore, s.Core)
+func (u *uuids) appendSource(b []byte, s *Source) []byte {
+	b = u.appendString(b, envAdapter, s.Adapter)
+	b = u.appendString(b, envConnection, s.Connection)
+	b = u.appendString(b, envPath, s.Path)
+	b = u.appendString(b, envSwitch, s.Switch)
+	b = u.appendString(b, envCore, s.Core)
 	b = appendUint(b, envSequence, s.Sequence)
-	return appendString(b, envPBX, s.PBX)
+	return u.appendString(b, envPBX, s.PBX)
 }
 
 func (r *reader) source(f field, s *Source) {
@@ -256,13 +299,13 @@ const (
 	kindPointer // to one, or nil
 )
 
-func (p *plan) append(b []byte, ptr unsafe.Pointer) []byte {
+func (p *plan) append(b []byte, ptr unsafe.Pointer, ids *uuids) []byte {
 	for i := range p.fields {
 		f := &p.fields[i]
 		at := unsafe.Add(ptr, f.offset)
 		switch f.kind {
 		case kindString:
-			b = appendString(b, f.number, *(*string)(at))
+			b = ids.appendString(b, f.number, *(*string)(at))
 		case kindBool:
 			if *(*bool)(at) {
 				b = append(appendTag(b, f.number, wireVarint), 1)
@@ -275,19 +318,18 @@ func (p *plan) append(b []byte, ptr unsafe.Pointer) []byte {
 			b = appendFloat(b, f.number, *(*float64)(at))
 		case kindStrings:
 			for _, s := range *(*[]string)(at) {
-				b = appendUvarint(appendTag(b, f.number, wireBytes), uint64(len(s)))
-				b = append(b, s...)
+				b = ids.appendText(b, f.number, s)
 			}
 		case kindStruct:
-			b = f.sub.appendFramed(b, f.number, at)
+			b = f.sub.appendFramed(b, f.number, at, ids)
 		case kindStructs:
 			list := reflect.NewAt(reflect.SliceOf(f.elem), at).Elem()
 			for i := range list.Len() {
-				b = f.sub.appendWhole(b, f.number, list.Index(i).Addr().UnsafePointer())
+				b = f.sub.appendWhole(b, f.number, list.Index(i).Addr().UnsafePointer(), ids)
 			}
 		case kindPointer:
 			if v := *(*unsafe.Pointer)(at); v != nil {
-				b = f.sub.appendWhole(b, f.number, v)
+				b = f.sub.appendWhole(b, f.number, v, ids)
 			}
 		}
 	}
@@ -296,9 +338,9 @@ func (p *plan) append(b []byte, ptr unsafe.Pointer) []byte {
 
 // appendWhole is appendFramed for a struct that is there even if all its fields
 // are zero.
-func (p *plan) appendWhole(b []byte, number uint32, ptr unsafe.Pointer) []byte {
+func (p *plan) appendWhole(b []byte, number uint32, ptr unsafe.Pointer, ids *uuids) []byte {
 	start := len(b)
-	if b = p.appendFramed(b, number, ptr); len(b) == start {
+	if b = p.appendFramed(b, number, ptr, ids); len(b) == start {
 		b = append(appendTag(b, number, wireBytes), 0)
 	}
 	return b
@@ -306,11 +348,11 @@ func (p *plan) appendWhole(b []byte, number uint32, ptr unsafe.Pointer) []byte {
 
 // appendFramed appends a struct as one field with its length, nothing if all its
 // fields are zero.
-func (p *plan) appendFramed(b []byte, number uint32, ptr unsafe.Pointer) []byte {
+func (p *plan) appendFramed(b []byte, number uint32, ptr unsafe.Pointer, ids *uuids) []byte {
 	start := len(b)
 	b = append(appendTag(b, number, wireBytes), 0)
 	body := len(b)
-	b = p.append(b, ptr)
+	b = p.append(b, ptr, ids)
 	n := len(b) - body
 	switch {
 	case n == 0:
@@ -352,22 +394,22 @@ func (p *plan) decode(r *reader, ptr unsafe.Pointer) {
 			list := (*[]string)(at)
 			*list = append(*list, r.string(wf))
 		case kindStruct:
-			sub := r.sub(wf)
-			f.sub.decode(&sub, at)
-			r.bad = r.bad || sub.bad
+			end := r.enter(wf)
+			f.sub.decode(r, at)
+			r.leave(end)
 		case kindStructs:
 			list := reflect.NewAt(reflect.SliceOf(f.elem), at).Elem()
 			list.Grow(1)
 			list.SetLen(list.Len() + 1)
-			sub := r.sub(wf)
-			f.sub.decode(&sub, list.Index(list.Len()-1).Addr().UnsafePointer())
-			r.bad = r.bad || sub.bad
+			end := r.enter(wf)
+			f.sub.decode(r, list.Index(list.Len()-1).Addr().UnsafePointer())
+			r.leave(end)
 		case kindPointer:
 			v := reflect.New(f.elem)
 			reflect.NewAt(reflect.PointerTo(f.elem), at).Elem().Set(v)
-			sub := r.sub(wf)
-			f.sub.decode(&sub, v.UnsafePointer())
-			r.bad = r.bad || sub.bad
+			end := r.enter(wf)
+			f.sub.decode(r, v.UnsafePointer())
+			r.leave(end)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package events
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -24,6 +25,9 @@ func drawEvent(t *rapid.T, typ Type) Event {
 	} {
 		*s = drawString.Draw(t, name)
 	}
+	if rapid.Bool().Draw(t, "idOfFrame") {
+		e.ID = FrameID(&e.Source, rapid.IntRange(0, 1000).Draw(t, "number"))
+	}
 	e.OccurredAt = Time(drawTime.Draw(t, "occurredAt"))
 	e.RecordedAt = Time(drawTime.Draw(t, "recordedAt"))
 	e.TimeSource = TimeSource(rapid.IntRange(0, len(timeSourceNames)-1).Draw(t, "timeSource"))
@@ -33,7 +37,12 @@ func drawEvent(t *rapid.T, typ Type) Event {
 }
 
 var (
-	drawString = rapid.OneOf(rapid.Just(""), rapid.String(), rapid.StringN(100, 200, -1))
+	drawString = rapid.OneOf(
+		rapid.Just(""), rapid.String(), rapid.StringN(100, 200, -1),
+		// UUIDs that come again, and texts that look like one.
+		rapid.Map(rapid.IntRange(0, 11), func(i int) string { return fmt.Sprintf("a2e60000-0000-4000-8000-%012x", i) }),
+		rapid.SampledFrom([]string{"A2E60000-0000-4000-8000-000000000001", "a2e60000-0000-4000-8000-00000000000g", "a2e6000000000-4000-8000-000000000001"}),
+	)
 	// The years 1 to 9999, which RFC 3339 can write.
 	drawTime = rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(-62_135_596_700_000_000, 253_402_300_700_000_000))
 )
@@ -180,15 +189,15 @@ func TestUnknownEventIsKeptUnchanged(t *testing.T) {
 
 func TestUnknownFieldsAreSkipped(t *testing.T) {
 	want := Event{ID: "a", Version: 1, Payload: &CallDTMF{Digit: "5"}}
-	payload := appendString(nil, 1, "5")
-	payload = appendString(payload, 99, "later")
+	payload := new(uuids).appendString(nil, 1, "5")
+	payload = new(uuids).appendString(payload, 99, "later")
 	payload = appendFloat(payload, 98, 1.5)
 	b := []byte{formVersion}
-	b = appendString(b, envID, "a")
-	b = appendString(b, 200, "later")
+	b = new(uuids).appendString(b, envID, "a")
+	b = new(uuids).appendString(b, 200, "later")
 	b = appendUint(b, 201, 1<<40)
 	b = appendBytes(b, envPayload, payload) // before its type: order is free
-	b = appendString(b, envType, string(TypeCallDTMF))
+	b = new(uuids).appendString(b, envType, string(TypeCallDTMF))
 	b = appendInt(b, envVersion, 1)
 	got, err := DecodeBinary(b)
 	if err != nil {
@@ -219,7 +228,7 @@ func TestDecodeErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	typed := func(payload ...byte) []byte {
-		b := appendString([]byte{formVersion}, envType, string(TypeCallDTMF))
+		b := new(uuids).appendString([]byte{formVersion}, envType, string(TypeCallDTMF))
 		return appendBytes(b, envPayload, payload)
 	}
 	tests := []struct {
@@ -340,7 +349,7 @@ func FuzzDecodeBinary(f *testing.F) {
 
 func sampleEvent() Event {
 	return Event{
-		ID: "d34d51d2-4886-4554-ac0e-187f92a8ccb8-684", Version: 1,
+		ID: "d34d51d2-4886-4554-ac0e-187f92a8ccb8:684:0", Version: 1,
 		Domain: "acme.example", Account: "1004@acme.example",
 		Call:         "a2e60000-0000-4000-8000-000000000001",
 		Leg:          "a2e60000-0000-4000-8000-000000000002",

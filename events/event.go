@@ -1,6 +1,9 @@
 package events
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+)
 
 // Event is one stored fact: the envelope of the design, with its payload.
 //
@@ -63,6 +66,17 @@ type Source struct {
 	Switch     string `json:"switch,omitempty"`     // the switch's name (FreeSWITCH-Switchname)
 	Core       string `json:"core,omitempty"`       // Core-UUID: one run of that switch
 	Sequence   uint64 `json:"sequence,omitempty"`   // Event-Sequence within the core, or the connection's frame counter
+}
+
+// Stream names what Sequence counts in: a run of a switch, else a connection. Two
+// switches may, copied from one disk, count alike, so it begins with the PBX.
+func (s *Source) Stream() string { return string(s.appendStream(nil)) }
+
+func (s *Source) appendStream(b []byte) []byte {
+	if s.PBX != "" {
+		b = append(append(b, s.PBX...), '/')
+	}
+	return append(b, cmp.Or(s.Core, s.Connection)...)
 }
 
 // The ways on which a frame of a leg reaches us.

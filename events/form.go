@@ -19,7 +19,8 @@ func FormOf[T any]() Form[T] { return Form[T]{newPlan(reflect.TypeFor[T]())} }
 
 // Append appends v to b.
 func (f Form[T]) Append(b []byte, v *T) []byte {
-	return f.plan.append(append(b, formVersion), unsafe.Pointer(v))
+	var ids uuids
+	return f.plan.append(append(b, formVersion), unsafe.Pointer(v), &ids)
 }
 
 // Decode reads what Append wrote into v, which is empty. v shares no memory with

@@ -6,11 +6,13 @@ import (
 	"math"
 )
 
-// The wire types, with the numbers of Protocol Buffers.
+// The wire types. The first three have the numbers of Protocol Buffers.
 const (
 	wireVarint  = 0
 	wireFixed64 = 1
 	wireBytes   = 2
+	wireUUID    = 3 // sixteen bytes, standing for a text of 36
+	wireAgain   = 4 // a byte: the record's UUID with that number, from 0
 )
 
 // maxNumber bounds a field number, so that a hostile tag cannot overflow.
@@ -42,14 +44,6 @@ func appendInt(b []byte, number uint32, v int64) []byte {
 	return appendUvarint(appendTag(b, number, wireVarint), uint64(v)<<1^uint64(v>>63))
 }
 
-func appendString(b []byte, number uint32, s string) []byte {
-	if s == "" {
-		return b
-	}
-	b = appendUvarint(appendTag(b, number, wireBytes), uint64(len(s)))
-	return append(b, s...)
-}
-
 func appendBytes(b []byte, number uint32, v []byte) []byte {
 	if len(v) == 0 {
 		return b
@@ -64,7 +58,9 @@ type reader struct {
 	b   []byte
 	s   string // the same bytes; strings are cut out of it
 	off int
+	end int // of what is read: b, or one struct in it
 	bad bool
+	ids uuids
 }
 
 type field struct {
@@ -76,22 +72,22 @@ func newReader(b []byte) (reader, error) {
 	if len(b) == 0 {
 		return reader{}, fmt.Errorf("%w: empty", ErrCorrupt)
 	}
-	if b[0] != formVersion {
+	if b[0] < firstFormVersion || b[0] > formVersion {
 		return reader{}, fmt.Errorf("%w: %d", ErrVersion, b[0])
 	}
-	return reader{b: b, s: string(b), off: 1}, nil
+	return reader{b: b, s: string(b), off: 1, end: len(b)}, nil
 }
 
-func (r *reader) more() bool { return !r.bad && r.off < len(r.b) }
+func (r *reader) more() bool { return !r.bad && r.off < r.end }
 
 func (r *reader) fail() { r.bad = true }
 
 func (r *reader) uvarint() uint64 {
-	if r.off < len(r.b) && r.b[r.off] < 0x80 {
+	if r.off < r.end && r.b[r.off] < 0x80 {
 		r.off++
 		return uint64(r.b[r.off-1])
 	}
-	v, n := binary.Uvarint(r.b[r.off:])
+	v, n := binary.Uvarint(r.b[r.off:r.end])
 	if n <= 0 {
 		r.fail()
 		return 0
@@ -135,7 +131,7 @@ func (r *reader) int(f field, bits uint8) int64 {
 }
 
 func (r *reader) float(f field) float64 {
-	if r.bad || f.wire != wireFixed64 || len(r.b)-r.off < 8 {
+	if r.bad || f.wire != wireFixed64 || r.end-r.off < 8 {
 		r.fail()
 		return 0
 	}
@@ -151,7 +147,7 @@ func (r *reader) span(f field) (from, to int) {
 		return 0, 0
 	}
 	n := r.uvarint()
-	if r.bad || n > uint64(len(r.b)-r.off) {
+	if r.bad || n > uint64(r.end-r.off) {
 		r.fail()
 		return 0, 0
 	}
@@ -161,15 +157,37 @@ func (r *reader) span(f field) (from, to int) {
 }
 
 func (r *reader) string(f field) string {
+	switch {
+	case r.bad:
+		return ""
+	case f.wire == wireUUID && r.end-r.off >= 16:
+		s := textOf(r.b[r.off : r.off+16])
+		r.off += 16
+		r.ids.add(s)
+		return s
+	case f.wire == wireAgain && r.off < r.end && int(r.b[r.off]) < r.ids.n:
+		s := r.ids.text[r.b[r.off]]
+		r.off++
+		return s
+	}
 	from, to := r.span(f)
 	return r.s[from:to]
 }
 
-// sub returns a reader of the framed bytes.
+// sub returns a reader of the framed bytes, which stand by themselves.
 func (r *reader) sub(f field) reader {
 	from, to := r.span(f)
-	return reader{b: r.b[from:to], s: r.s[from:to], bad: r.bad}
+	return reader{b: r.b[from:to], s: r.s[from:to], end: to - from, bad: r.bad}
 }
+
+// enter begins to read a struct, leave goes on behind it with what enter returned.
+func (r *reader) enter(f field) (end int) {
+	from, to := r.span(f)
+	end, r.off, r.end = r.end, from, to
+	return end
+}
+
+func (r *reader) leave(end int) { r.end = end }
 
 // copy returns the reader's bytes in memory of their own, nil if there are none.
 func (r *reader) copy() []byte { return append([]byte(nil), r.b...) }
@@ -182,6 +200,8 @@ func (r *reader) skip(f field) {
 		r.float(f)
 	case wireBytes:
 		r.span(f)
+	case wireUUID, wireAgain:
+		r.string(f) // later ones count it
 	default:
 		r.fail()
 	}

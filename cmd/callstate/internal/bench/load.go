@@ -2,8 +2,10 @@ package bench
 
 import (
 	"bytes"
-	"encoding/hex"
+	"encoding/binary"
+	"encoding/json"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -20,10 +22,10 @@ import (
 // eventLoad gives events without end, as an engine writes them: the calls of the
 // recordings, many at once, each round with new ids and later times.
 type eventLoad struct {
-	round  [][]byte // stored form of each event of a round
-	holes  [][]hole // of each of them
-	ids    []string // that differ from round to round
-	base   uint64   // Event-Sequence numbers of a round
+	round  [][]byte    // stored form of each event of a round
+	holes  [][]hole    // of each of them
+	ids    []uuid.UUID // that differ from round to round
+	base   uint64      // Event-Sequence numbers of a round
 	took   events.Time
 	rnd    *rand.Rand
 	n      int
@@ -31,7 +33,10 @@ type eventLoad struct {
 }
 
 // hole is a place of an id.
-type hole struct{ at, id int }
+type hole struct {
+	at, id int
+	text   bool
+}
 
 const uuidLen = 36
 
@@ -75,29 +80,57 @@ func newEventLoad(calls, atOnce int, scenarios []*webiteltest.Scenario, until st
 	return l, nil
 }
 
-// add keeps an event with the places of its ids; the switch stays the same.
+// add keeps an event with the places of its ids; the switch stays the same. An id
+// that is a field by itself is stored as its bytes, one within a text as it is.
 func (l *eventLoad) add(ev *events.Event, core string, known map[string]int) error {
 	b, err := events.AppendBinary(nil, ev)
 	if err != nil {
 		return err
 	}
+	text, err := json.Marshal(ev)
+	if err != nil {
+		return err
+	}
 	var holes []hole
-	for i := 0; i+uuidLen <= len(b); i++ {
-		id := string(b[i : i+uuidLen])
-		if b[i+8] != '-' || b[i+13] != '-' || id == core || uuid.Validate(id) != nil {
+	seen := map[string]bool{core: true}
+	for i := 0; i+uuidLen <= len(text); i++ {
+		id := string(text[i : i+uuidLen])
+		if text[i+8] != '-' || text[i+13] != '-' || seen[id] {
 			continue
 		}
+		raw, err := uuid.Parse(id)
+		if err != nil {
+			continue
+		}
+		seen[id] = true
 		n, ok := known[id]
 		if !ok {
 			n = len(l.ids)
 			known[id] = n
-			l.ids = append(l.ids, id)
+			l.ids = append(l.ids, raw)
 		}
-		holes = append(holes, hole{i, n})
-		i += uuidLen - 1
+		for at := range places(b, raw[:]) {
+			holes = append(holes, hole{at: at, id: n})
+		}
+		for at := range places(b, []byte(id)) {
+			holes = append(holes, hole{at: at, id: n, text: true})
+		}
 	}
 	l.round, l.holes = append(l.round, b), append(l.holes, holes)
 	return nil
+}
+
+// places are where part stands in b.
+func places(b, part []byte) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for from := 0; ; {
+			i := bytes.Index(b[from:], part)
+			if i < 0 || !yield(from+i) {
+				return
+			}
+			from += i + len(part)
+		}
+	}
 }
 
 // next returns the next event.
@@ -105,16 +138,18 @@ func (l *eventLoad) next() (events.Event, error) {
 	i := l.n % len(l.round)
 	if i == 0 && l.n > 0 {
 		l.rounds++
-		var raw [uuidLen]byte
 		for j := range l.ids {
-			l.newID(&raw)
-			l.ids[j] = string(raw[:])
+			l.ids[j] = l.newID()
 		}
 	}
 	l.n++
 	b := bytes.Clone(l.round[i])
 	for _, h := range l.holes[i] {
-		copy(b[h.at:], l.ids[h.id])
+		if h.text {
+			copy(b[h.at:], l.ids[h.id].String())
+		} else {
+			copy(b[h.at:], l.ids[h.id][:])
+		}
 	}
 	ev, err := events.DecodeBinary(b)
 	if err != nil {
@@ -130,24 +165,11 @@ func (l *eventLoad) next() (events.Event, error) {
 	return ev, nil
 }
 
-func (l *eventLoad) newID(to *[uuidLen]byte) {
-	var id uuid.UUID
-	for i := 0; i < 16; i += 8 {
-		v := l.rnd.Uint64()
-		for j := range 8 {
-			id[i+j] = byte(v >> (8 * j))
-		}
-	}
+func (l *eventLoad) newID() (id uuid.UUID) {
+	binary.NativeEndian.PutUint64(id[:], l.rnd.Uint64())
+	binary.NativeEndian.PutUint64(id[8:], l.rnd.Uint64())
 	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
-	hex.Encode(to[:], id[:4])
-	to[8] = '-'
-	hex.Encode(to[9:], id[4:6])
-	to[13] = '-'
-	hex.Encode(to[14:], id[6:8])
-	to[18] = '-'
-	hex.Encode(to[19:], id[8:10])
-	to[23] = '-'
-	hex.Encode(to[24:], id[10:])
+	return id
 }
 
 // batch returns the next n events.
