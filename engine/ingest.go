@@ -56,7 +56,10 @@ func (e *Engine) ingest(ctx, fatal context.Context, batches chan<- *events.Batch
 			if err := take(&x); err != nil {
 				return err
 			}
-			b.Frames = k.frames
+			// Totals alone are not worth a sync of their own: most frames are no facts.
+			if !b.Empty() {
+				b.Frames = k.frames
+			}
 		case out <- b:
 			counted = b.Frames
 			b = &events.Batch{}
