@@ -60,7 +60,7 @@ func openAppOn(cfg config, log store.Store, logger *slog.Logger) (a *app, err er
 		}
 	}
 	a.bus, err = natsbus.New(natsbus.Options{
-		URL: cfg.NATS, Access: cfg.NATSAccess.access(), Server: a.server, Prefix: cfg.Prefix, LogID: a.store.ID(), MaxAge: time.Duration(cfg.StreamMaxAge), Logger: logger,
+		URL: cfg.NATS, Access: cfg.NATSAccess.access(), Server: a.server, Prefix: cfg.Prefix, LogID: a.store.ID(), MaxAge: time.Duration(cfg.StreamMaxAge), NoRefill: cfg.NoRefill, Logger: logger,
 	})
 	if err != nil {
 		return a, fmt.Errorf("connect to NATS: %w", err)

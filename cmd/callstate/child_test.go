@@ -42,6 +42,7 @@ type childConfig struct {
 	SnapshotEvery int
 	RetainBytes   int64  // drop what is more; 0 keeps everything
 	Export        string // folder for what is dropped
+	NoRefill      bool   // as in config
 	Unlisted      bool   // the PBX does not list the legs of its load: it is not compared with
 
 	// The child kills itself the After-th time that it comes to Place, this much
@@ -101,6 +102,7 @@ func (c *childConfig) run() error {
 	s := &tracedStore{Store: log, c: c, acknowledged: os.NewFile(3, "acknowledged")}
 	cfg := defaultConfig()
 	cfg.Data, cfg.NATS, cfg.Listen, cfg.snapshotEvery = c.Data, c.NATS, "127.0.0.1:-1", c.SnapshotEvery
+	cfg.NoRefill = c.NoRefill
 	cfg.Webitel = []webitel.Config{{
 		ConnectionString: c.PBX, Mode: webitel.ModeDomain, Settle: -1, BackoffMin: webitel.Duration(time.Millisecond),
 		Users: []webitel.User{{Login: watcherLogin, Password: demoSecret}},

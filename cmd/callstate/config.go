@@ -29,6 +29,7 @@ type config struct {
 	Shards int    `toml:"shards"` // goroutines that fold; 0 means one a processor
 
 	StreamMaxAge duration `toml:"streamMaxAge"` // how long CTI events stay in the stream
+	NoRefill     bool     `toml:"noRefill"`     // a new stream gets what is not published yet, not all that the log holds
 
 	// ResyncInterval is how often the PBX is asked for its channels and compared
 	// with what we know; 0 means a minute, a negative one only after each connect.
@@ -106,6 +107,7 @@ func configFlags(fs *pflag.FlagSet) {
 	fs.String("prefix", d.Prefix, "what the subjects of CTI events begin with")
 	fs.Int("shards", 0, "goroutines that fold (default: one a processor)")
 	fs.Duration("stream-max-age", time.Duration(d.StreamMaxAge), "how long CTI events stay in the stream")
+	fs.Bool("no-refill", false, "give a new or emptied stream only what was not published yet (default: all that the log holds)")
 	fs.Duration("resync-interval", time.Minute, "how often the PBX's channels are compared with ours; negative: only after a connect")
 	fs.Duration("retain-age", 0, "drop what is older than this from the log, ended calls only (default: keep everything)")
 	fs.Var(new(byteSize), "retain-size", "drop the oldest ended calls when the log is larger than this, such as 20GiB (default: keep everything)")
@@ -128,7 +130,7 @@ func envName(flag string) string {
 // settings are what flags set, by their names in the file.
 var settings = map[string]string{
 	"data": "data", "nats": "nats", "listen": "listen", "http": "http", "prefix": "prefix", "shards": "shards",
-	"stream-max-age": "streamMaxAge", "resync-interval": "resyncInterval", "auto-answer": "autoAnswer",
+	"stream-max-age": "streamMaxAge", "no-refill": "noRefill", "resync-interval": "resyncInterval", "auto-answer": "autoAnswer",
 	"reject-second-call": "policies.rejectSecondCall", "unhold-after-consult": "policies.unholdAfterConsult",
 	"retain-age": "retention.age", "retain-size": "retention.size", "retain-export": "retention.export",
 	"nats-user": "natsAccess.user", "nats-password-file": "natsAccess.passwordFile", "nats-token-file": "natsAccess.tokenFile",

@@ -42,13 +42,13 @@ func (l *links) open(cfg *config, e *engine.Engine, logger *slog.Logger) {
 				logger.Warn("a second technical account for the same domain is not needed and not used", "login", u.Login)
 				continue
 			}
-			log := logger.With("login", u.Login)
+			log := logger
 			if w.Name != "" {
 				log = log.With("pbx", w.Name)
 			}
 			c := webitel.NewClient(w, u, "", e, log)
 			l.clients = append(l.clients, c)
-			l.resyncs = append(l.resyncs, webitel.NewResync(c, e, time.Duration(cfg.ResyncInterval), log))
+			l.resyncs = append(l.resyncs, webitel.NewResync(c, e, time.Duration(cfg.ResyncInterval), log.With("login", u.Login)))
 			if own {
 				l.account[u.Login] = c
 			} else {

@@ -21,6 +21,9 @@ type env struct {
 	errw   io.Writer // messages
 	color  bool      // out is a terminal
 	level  slog.LevelVar
+
+	logNumbers bool // messages show numbers as they are
+	daemon     bool // errors are lines of a log, too
 }
 
 // exitError ends the process with a code of its own. Its message has been printed.
@@ -80,15 +83,10 @@ To see it work with nothing set up:  callstate demo`,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			level, _ := cmd.Flags().GetString("log-level")
-			if err := e.level.UnmarshalText([]byte(level)); err != nil {
-				return fmt.Errorf("%w: --log-level %q: want debug, info, warn or error", errUsage, level)
-			}
-			return nil
-		},
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return e.logAs(cmd) },
 	}
 	root.PersistentFlags().String("log-level", "info", "messages on standard error: debug, info, warn or error")
+	root.PersistentFlags().Bool("log-numbers", false, "show numbers in messages as they are (default: all but the last two digits are hidden)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddGroup(&cobra.Group{ID: groupControl, Title: "Commands to the PBX, through a running engine:"})
 	root.AddCommand(newControlVerbs(e)...)
@@ -96,6 +94,16 @@ To see it work with nothing set up:  callstate demo`,
 		newRun(e), newDemo(e), newProject(e), newConformance(e), newWatch(e), newStatus(e), newAgents(e), newCalls(e), newDoubtful(e), newHistory(e), newAt(e), newExport(e), newVerify(e), newReplay(e), newBench(e), newVersion(e),
 	)
 	return root
+}
+
+// logAs takes the flags of what is logged.
+func (e *env) logAs(cmd *cobra.Command) error {
+	level, _ := cmd.Flags().GetString("log-level")
+	if err := e.level.UnmarshalText([]byte(level)); err != nil {
+		return fmt.Errorf("%w: --log-level %q: want debug, info, warn or error", errUsage, level)
+	}
+	e.logNumbers, _ = cmd.Flags().GetBool("log-numbers")
+	return nil
 }
 
 // usageArgs makes cobra's complaint about arguments an error of usage.
@@ -106,9 +114,4 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 		}
 		return nil
 	}
-}
-
-// logger writes messages for people to standard error.
-func (e *env) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(e.errw, &slog.HandlerOptions{Level: &e.level}))
 }

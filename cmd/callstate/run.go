@@ -24,6 +24,10 @@ comes from the file, from --password-file, or from ` + envPassword + `.`,
 			if err != nil {
 				return err
 			}
+			if err := e.logAs(cmd); err != nil { // the environment has been heard by now
+				return err
+			}
+			e.daemon = true
 			logger := e.logger()
 			a, err := openApp(cfg, logger)
 			if err != nil {

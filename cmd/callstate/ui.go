@@ -32,9 +32,13 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && st.Mode()&os.ModeCharDevice != 0
 }
 
-// say prints a message for people.
+// say prints a message for people. The daemon's are lines of a log.
 func (e *env) say(format string, args ...any) {
-	fmt.Fprintf(e.errw, "callstate: "+format+"\n", args...)
+	text := fmt.Sprintf(format, args...)
+	if e.daemon && !e.logNumbers {
+		text = maskLogText(text)
+	}
+	fmt.Fprintf(e.errw, "callstate: %s\n", text)
 }
 
 // fail prints an error, and its hint where it has one.
