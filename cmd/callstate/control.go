@@ -172,30 +172,12 @@ func (e *env) control(nf *natsFlags, r engine.Request, o *controlOptions) error 
 		return err
 	}
 	defer nc.Close()
-	body, err := json.Marshal(struct {
-		engine.Request
-		TimeoutMs int64 `json:"timeoutMs,omitempty"`
-	}{r, o.timeout.Milliseconds()})
+	out, raw, err := askControl(nc, r, o.timeout)
 	if err != nil {
 		return err
 	}
-	wait := 70 * time.Second
-	if o.timeout > 0 {
-		wait = o.timeout + 10*time.Second
-	}
-	m, err := nc.Request(natsbus.ControlPrefix+"."+cti.LineKey(r.Account)+"."+r.Method, body, wait)
-	if errors.Is(err, nats.ErrNoResponders) {
-		return fmt.Errorf("no engine answers on %s", nf.url)
-	}
-	if err != nil {
-		return fmt.Errorf("ask the engine: %w", err)
-	}
-	var out engine.Outcome
-	if err := json.Unmarshal(m.Data, &out); err != nil {
-		return fmt.Errorf("the engine's answer: %w", err)
-	}
 	if o.asJSON {
-		fmt.Fprintf(e.out, "%s\n", m.Data)
+		fmt.Fprintf(e.out, "%s\n", raw)
 	} else if out.Result == engine.VerdictOK {
 		fmt.Fprintln(e.out, strings.TrimSpace(fmt.Sprintf("%s %s", out.Result, out.Answer)))
 	}
@@ -203,4 +185,31 @@ func (e *env) control(nf *natsFlags, r engine.Request, o *controlOptions) error 
 		return fmt.Errorf("%s: %s", out.Result, out.Answer)
 	}
 	return nil
+}
+
+// askControl sends a request and waits for its outcome, as long as the engine does
+// and a little more.
+func askControl(nc *nats.Conn, r engine.Request, timeout time.Duration) (out engine.Outcome, raw []byte, err error) {
+	body, err := json.Marshal(struct {
+		engine.Request
+		TimeoutMs int64 `json:"timeoutMs,omitempty"`
+	}{r, timeout.Milliseconds()})
+	if err != nil {
+		return out, nil, err
+	}
+	wait := 70 * time.Second
+	if timeout > 0 {
+		wait = timeout + 10*time.Second
+	}
+	m, err := nc.Request(natsbus.ControlPrefix+"."+cti.LineKey(r.Account)+"."+r.Method, body, wait)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return out, nil, fmt.Errorf("no engine answers on %s", nc.ConnectedUrlRedacted())
+	}
+	if err != nil {
+		return out, nil, fmt.Errorf("ask the engine: %w", err)
+	}
+	if err := json.Unmarshal(m.Data, &out); err != nil {
+		return out, nil, fmt.Errorf("the engine's answer: %w", err)
+	}
+	return out, m.Data, nil
 }

@@ -2,14 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/callstate/callstate/adapters/natsbus"
 	"github.com/callstate/callstate/adapters/webitel"
 	"github.com/callstate/callstate/adapters/webitel/webiteltest"
+	"github.com/callstate/callstate/events/cti"
 )
 
 // daemon is the whole of callstate run against a PBX of our own.
@@ -63,6 +69,7 @@ func startDaemon(t *testing.T, data string, with ...func(*config)) *daemon {
 		ConnectionString: d.pbx.URL(), Mode: webitel.ModeDomain, Settle: -1, BackoffMin: webitel.Duration(time.Millisecond),
 		Users: []webitel.User{{Login: watcherLogin, Password: demoSecret}},
 	}}
+	cfg.Webitel[0].RecordingURL = d.pbx.FilesURL()
 	for _, change := range with {
 		change(&cfg)
 	}
@@ -120,4 +127,34 @@ func eventually(t *testing.T, what string, ok func() bool) {
 			t.Fatalf("waited in vain for %s", what)
 		}
 	}
+}
+
+// streamText returns all that the NATS server keeps: CTI events and views.
+func streamText(t *testing.T, d *daemon) string {
+	t.Helper()
+	js, err := jetstream.New(d.bus.Conn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, name := range []string{natsbus.StreamName(cti.DefaultPrefix), "KV_" + natsbus.CallsBucket(cti.DefaultPrefix), "KV_" + natsbus.LinesBucket(cti.DefaultPrefix)} {
+		s, err := js.Stream(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for seq := s.CachedInfo().State.FirstSeq; seq <= s.CachedInfo().State.LastSeq; seq++ {
+			m, err := s.GetMsg(t.Context(), seq)
+			if errors.Is(err, jetstream.ErrMsgNotFound) {
+				continue // a view that was replaced
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintln(&b, m.Subject, m.Header, string(m.Data))
+		}
+	}
+	if b.Len() == 0 {
+		t.Error("nothing on NATS")
+	}
+	return b.String()
 }

@@ -365,11 +365,15 @@ func (e *env) progress(what string, last uint64) *progress {
 func (p *progress) of(log engine.Reader) engine.Reader { return &watchedLog{log, p} }
 
 func (p *progress) at(position uint64) {
-	if !p.on || position%256 != 0 || time.Since(p.shown) < 200*time.Millisecond {
+	if !p.on || time.Since(p.shown) < 200*time.Millisecond {
 		return
 	}
 	p.shown = time.Now()
-	fmt.Fprintf(p.e.errw, "\r\x1b[Kcallstate: %d of %d %s, %d%%", position, p.last, p.what, 100*position/max(p.last, 1))
+	if p.last == 0 { // nobody knows
+		fmt.Fprintf(p.e.errw, "\r\x1b[Kcallstate: %d %s", position, p.what)
+		return
+	}
+	fmt.Fprintf(p.e.errw, "\r\x1b[Kcallstate: %d of %d %s, %d%%", position, p.last, p.what, 100*position/p.last)
 }
 
 // done removes what was shown.
@@ -386,7 +390,9 @@ type watchedLog struct {
 
 func (l *watchedLog) Read(ctx context.Context, from uint64, fn func(*events.Event) error) error {
 	return l.Reader.Read(ctx, from, func(ev *events.Event) error {
-		l.p.at(ev.Position)
+		if ev.Position%256 == 0 {
+			l.p.at(ev.Position)
+		}
 		return fn(ev)
 	})
 }
