@@ -134,7 +134,7 @@ type LinkStatus struct {
 	PBX       string      `json:"pbx,omitempty"` // its name, where there are several
 	Domain    string      `json:"domain,omitempty"`
 	Login     string      `json:"login,omitempty"`
-	Mode      string      `json:"mode,omitempty"` // domain, account
+	Mode      string      `json:"mode,omitempty"` // domain, account, phone
 	Connected bool        `json:"connected"`
 	Refused   bool        `json:"refused,omitempty"` // by the PBX, for good: nothing more is tried
 	Since     events.Time `json:"since,omitempty"`   // that it is connected or not

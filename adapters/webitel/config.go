@@ -38,7 +38,14 @@ type User struct {
 	Password     Secret `json:"password" toml:"password"`
 	PasswordFile string `json:"passwordFile,omitempty" toml:"passwordFile,omitempty"` // the file that has it
 	PasswordEnv  string `json:"passwordEnv,omitempty" toml:"passwordEnv,omitempty"`   // the environment's variable that has it
-	UseWebPhone  bool   `json:"useWebPhone,omitempty" toml:"useWebPhone,omitempty"`
+
+	// UseWebPhone says that the account's phone is a web phone, which signs in at
+	// WebRTCConnectionString. The rest is what that phone does; package verto
+	// documents the values.
+	UseWebPhone bool   `json:"useWebPhone,omitempty" toml:"useWebPhone,omitempty"`
+	Answer      string `json:"answer,omitempty" toml:"answer,omitempty"`
+	Audio       string `json:"audio,omitempty" toml:"audio,omitempty"`
+	Record      string `json:"record,omitempty" toml:"record,omitempty"`
 }
 
 // Domain is that of the login; root has none.
@@ -55,7 +62,8 @@ type Config struct {
 	// host and port, are of one PBX.
 	Name                   string `json:"name,omitempty" toml:"name,omitempty"`
 	ConnectionString       string `json:"webitelConnectionString" toml:"webitelConnectionString"`                                 // ws:// or wss://host:port/path
-	WebRTCConnectionString string `json:"webitelWebrtcConnectionString,omitempty" toml:"webitelWebrtcConnectionString,omitempty"` // the Verto socket
+	WebRTCConnectionString string `json:"webitelWebrtcConnectionString,omitempty" toml:"webitelWebrtcConnectionString,omitempty"` // where web phones sign in
+	Protocol               string `json:"protocol,omitempty" toml:"protocol,omitempty"`                                           // what is spoken there: "verto"
 	Users                  []User `json:"users" toml:"users"`
 	Mode                   Mode   `json:"mode,omitempty" toml:"mode,omitempty"` // of every user; default domain
 
@@ -154,8 +162,11 @@ func (c Config) Validate() error {
 	default:
 		bad("mode %q is neither domain nor account", c.Mode)
 	}
-	if len(c.Users) == 0 {
+	switch {
+	case len(c.Users) == 0:
 		bad("users is empty")
+	case c.Mode != ModeAccount && !slices.ContainsFunc(c.Users, func(u User) bool { return !u.UseWebPhone }):
+		bad("users has no technical account: one with useWebPhone is an agent's")
 	}
 	for i, u := range c.Users {
 		number, domain, ok := strings.Cut(u.Login, "@")
@@ -164,6 +175,9 @@ func (c Config) Validate() error {
 		}
 		if u.Password == "" {
 			bad("users[%d]: no password", i)
+		}
+		if u.UseWebPhone && c.WebRTCConnectionString == "" {
+			bad("users[%d]: useWebPhone without webitelWebrtcConnectionString", i)
 		}
 	}
 	for name, d := range map[string]Duration{

@@ -26,6 +26,7 @@ type app struct {
 	logger *slog.Logger
 
 	*links // to the PBXs
+	phones *phones
 
 	store   store.Store     // the folder's own, but in a measurement without it
 	server  *natsbus.Server // nil with a NATS server of somebody else's
@@ -48,7 +49,7 @@ func openApp(cfg config, logger *slog.Logger) (*app, error) {
 
 // openAppOn is openApp with a log, which it owns.
 func openAppOn(cfg config, log store.Store, logger *slog.Logger) (a *app, err error) {
-	a = &app{cfg: cfg, logger: logger, store: log, links: &links{}}
+	a = &app{cfg: cfg, logger: logger, store: log, links: &links{}, phones: &phones{}}
 	defer func() {
 		if err != nil {
 			a.close()
@@ -65,12 +66,15 @@ func openAppOn(cfg config, log store.Store, logger *slog.Logger) (a *app, err er
 	if err != nil {
 		return a, fmt.Errorf("connect to NATS: %w", err)
 	}
-	a.engine = engine.New(a.store, a.bus, a.links, engine.Config{
-		Rules: engine.Rules{Answerable: cfg.answerable()}, Policies: cfg.Policies.engine(),
+	a.engine = engine.New(a.store, a.bus, &commander{a.links, a.phones}, engine.Config{
+		Rules: engine.Rules{Answerable: cfg.answerable()}, Policies: cfg.Policies.engine(), WebPhone: cfg.webPhone(),
 		Shards: cfg.Shards, SnapshotEvery: cfg.snapshotEvery, Logger: logger,
 	})
 	a.links.open(&cfg, a.engine, logger)
-	a.service, err = natsbus.StartService(a.bus.Conn(), &queries{engine: a.engine, store: a.store, bus: a.bus, links: a.links}, natsbus.ServiceOptions{Logger: logger})
+	if err = a.phones.open(&cfg, a.engine, logger); err != nil {
+		return a, fmt.Errorf("open web phones: %w", err)
+	}
+	a.service, err = natsbus.StartService(a.bus.Conn(), &queries{engine: a.engine, store: a.store, bus: a.bus, links: a.links, phones: a.phones}, natsbus.ServiceOptions{Logger: logger})
 	if err != nil {
 		return a, fmt.Errorf("start service: %w", err)
 	}
@@ -132,6 +136,12 @@ func (a *app) run(ctx context.Context) error {
 			return nil //nolint:nilerr // the engine says itself why it is not ready
 		}
 		return a.links.run(linkCtx)
+	})
+	sources.Go(func() error {
+		if err := a.engine.Ready(linkCtx); err == nil {
+			a.phones.run(linkCtx)
+		}
+		return nil
 	})
 	if log, ok := a.store.(droppable); ok && a.cfg.Retention.on() {
 		r := retainer{retention: a.cfg.Retention, log: log, confirmed: a.bus.Confirmed, logger: a.logger, now: time.Now}

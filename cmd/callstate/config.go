@@ -280,6 +280,9 @@ func (c *config) validate() error {
 			return fmt.Errorf("configuration of webitel %d: %w", i+1, err)
 		}
 	}
+	if err := c.validatePhones(); err != nil {
+		return err
+	}
 	return namePBXs(c.Webitel)
 }
 
@@ -288,11 +291,5 @@ func (c *config) answerable() func(string) bool {
 	if c.AutoAnswer {
 		return nil
 	}
-	webPhone := map[string]bool{}
-	for _, w := range c.Webitel {
-		for _, u := range w.Users {
-			webPhone[u.Login] = u.UseWebPhone
-		}
-	}
-	return func(account string) bool { return webPhone[account] }
+	return c.webPhone()
 }

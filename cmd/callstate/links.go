@@ -38,6 +38,9 @@ func (l *links) open(cfg *config, e *engine.Engine, logger *slog.Logger) {
 	for _, w := range cfg.Webitel {
 		for _, u := range w.Users {
 			own := w.Mode == webitel.ModeAccount
+			if !own && u.UseWebPhone {
+				continue // an agent's, whom the technical account sees
+			}
 			if !own && l.domain[u.Domain()] != nil {
 				logger.Warn("a second technical account for the same domain is not needed and not used", "login", u.Login)
 				continue

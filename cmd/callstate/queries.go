@@ -19,6 +19,7 @@ type queries struct {
 	store  store.Store
 	bus    *natsbus.Bus
 	links  *links
+	phones *phones
 }
 
 func unavailable(err error) error {
@@ -194,7 +195,7 @@ func (q *queries) Status(ctx context.Context) (natsbus.Status, error) {
 	}
 	st := natsbus.Status{
 		Log: s.LogID, StartedAt: events.At(s.Started), Position: s.Position, Folded: s.Folded, Confirmed: s.Published,
-		Live: s.LiveCalls, Doubtful: len(doubts), Lines: len(lines), Frames: s.Frames, Bus: q.bus.Stats(), Links: q.links.status(),
+		Live: s.LiveCalls, Doubtful: len(doubts), Lines: len(lines), Frames: s.Frames, Bus: q.bus.Stats(), Links: append(q.links.status(), q.phones.status()...),
 	}
 	return st, nil
 }
