@@ -2,10 +2,13 @@ package verto
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -192,6 +195,38 @@ func TestMessagesAreOneFrame(t *testing.T) {
 	}
 	if err := l.write(make([]byte, writeBuffer+1)); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("a message that would be several frames: %v", err)
+	}
+}
+
+// A certificate is checked; what is not trusted is no reason to give up for ever.
+func TestTLS(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ws, err := new(websocket.Upgrader).Upgrade(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer ws.Close()
+		lonely(ws, func(f Frame) string {
+			if f.Method == MethodPing {
+				return fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"error":{"code":-32000,"message":"Authentication Required"}}`, f.ID)
+			}
+			return ""
+		})
+	}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	t.Cleanup(server.Close)
+	cfg := Config{ConnectionString: "wss" + strings.TrimPrefix(server.URL, "https")}
+	if err := Probe(t.Context(), cfg); err == nil || errors.Is(err, ErrNotVerto) {
+		t.Errorf("an unknown certificate: %v", err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	cfg.TLS = &tls.Config{RootCAs: roots}
+	if err := Probe(t.Context(), cfg); err != nil {
+		t.Error(err)
+	}
+	if _, s := runPhone(t, cfg); s.next(t).Kind != engine.SessionRegistered {
+		t.Error("not registered")
 	}
 }
 

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v4/pkg/media/oggwriter"
+
 	"github.com/callstate/callstate/adapters/verto"
 	"github.com/callstate/callstate/adapters/verto/vertotest"
 	"github.com/callstate/callstate/engine"
@@ -533,5 +536,142 @@ func TestDisplacedPhoneStops(t *testing.T) {
 	}
 	if got := second.states(id, events.LayerDialog); got[0] != events.DialogRecovering {
 		t.Errorf("the second phone saw %v", got)
+	}
+}
+
+func TestFiguresAreToldAgainAndAgain(t *testing.T) {
+	s := newServer(t, vertotest.Options{})
+	cfg := quick(s.URL())
+	cfg.StatsInterval = verto.Duration(40 * time.Millisecond)
+	p, o, _ := start(t, cfg, verto.User{})
+	o.registered(t)
+	id, err := p.Call(t.Context(), "1002")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.reaches(t, id, events.DialogActive)
+	leg := s.Leg(id)
+	o.until(t, "media", func() bool { return leg.Counts().Received > 5 })
+	s.Drop(account)
+	o.until(t, "taken up again", func() bool {
+		states := o.states(id, events.LayerDialog)
+		return slices.Contains(states, events.DialogRecovering) && states[len(states)-1] == events.DialogActive
+	})
+	before := leg.Counts().Received
+	o.until(t, "media again", func() bool { return leg.Counts().Received > before+5 })
+	if err := p.Hangup(t.Context(), id, ""); err != nil {
+		t.Error(err)
+	}
+	o.reaches(t, id, "ended: "+events.SessionBye)
+	var last events.WebRTCStats
+	n := 0
+	for _, s := range o.of(id) {
+		if s.Kind != engine.SessionStats {
+			continue
+		}
+		n++
+		if s.Stats.PacketsSent < last.PacketsSent || s.Stats.PacketsReceived < last.PacketsReceived || last.Final {
+			t.Errorf("%+v after %+v", s.Stats, last)
+		}
+		last = s.Stats
+	}
+	if n < 3 || !last.Final || last.PacketsSent < int64(before) {
+		t.Errorf("told %d times, last %+v; the server had %d packets before the loss", n, last, before)
+	}
+}
+
+// stuck is a sink that takes nothing until it is let go.
+type stuck struct {
+	*observed
+	free chan struct{}
+}
+
+func (s stuck) Submit(ctx context.Context, in engine.Input) error {
+	select {
+	case <-s.free:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return s.observed.Submit(ctx, in)
+}
+
+// While the engine takes nothing, the phone is commanded and its media flows; then
+// it is told everything, in order.
+func TestSlowSinkDelaysOnlyWhatIsTold(t *testing.T) {
+	s := newServer(t, vertotest.Options{})
+	sink := stuck{newObserved(), make(chan struct{})}
+	p, err := verto.NewPhone(quick(s.URL()), verto.User{Login: account, Password: password}, newMedia(t), sink, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	sink.until(t, "signed in", p.Registered)
+	id, err := p.Call(ctx, "1002")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leg := s.Leg(id)
+	sink.until(t, "media", func() bool { return leg.Counts().Received > 5 })
+	if err := p.Hangup(ctx, id, ""); err != nil {
+		t.Error(err)
+	}
+	if n := len(sink.sessions()); n > 0 {
+		t.Errorf("%d observations went through", n)
+	}
+	close(sink.free)
+	sink.reaches(t, id, "ended: "+events.SessionBye)
+	want := []string{"requesting", "trying", "active", "hangup", "ended: bye"}
+	if got := sink.states(id, events.LayerDialog); !slices.Equal(got, want) {
+		t.Errorf("dialog went %v, want %v", got, want)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	sink.mu.Lock()
+	defer sink.mu.Unlock()
+	for i, in := range sink.inputs {
+		if in.Source.Sequence != uint64(i+1) {
+			t.Fatalf("input %d has number %d", i, in.Source.Sequence)
+		}
+	}
+}
+
+// A file is heard over the codec that it is in, which is offered first.
+func TestFileIsPlayed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a.ogg")
+	w, err := oggwriter.New(file, 48000, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		if err := w.WriteRTP(&rtp.Packet{Header: rtp.Header{Version: 2, Timestamp: uint32(960 * i)}, Payload: []byte{0xFC, 1, 2, byte(i)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(t, vertotest.Options{Codecs: []vertotest.Codec{vertotest.PCMU, vertotest.Opus}, Dialplan: func(*vertotest.Leg) vertotest.Route {
+		return vertotest.Route{Far: vertotest.Echo}
+	}})
+	p, o, _ := start(t, quick(s.URL()), verto.User{Login: account, Password: password, Audio: file, Record: t.TempDir()})
+	o.registered(t)
+	id, err := p.Call(t.Context(), "8001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.reaches(t, id, events.DialogActive)
+	leg := s.Leg(id)
+	o.until(t, "media", func() bool { c := leg.Counts(); return c.Received > 10 && c.Sent > 10 })
+	if err := p.Hangup(t.Context(), id, ""); err != nil {
+		t.Error(err)
+	}
+	o.reaches(t, id, "ended: "+events.SessionBye)
+	all := o.of(id)
+	if st := all[len(all)-2].Stats; st.Codec != "opus" || st.BytesSent != 4*st.PacketsSent {
+		t.Errorf("figures %+v: want packets of four bytes, as in the file", st)
 	}
 }

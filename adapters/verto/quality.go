@@ -80,8 +80,8 @@ const (
 	// section 7.7).
 	defaultR = 93.2
 	// lossRobustness is Bpl, and 0 is Ie, of G.711 with packet loss concealment
-	// (ITU-T G.113, Appendix I, 05/2007, table I.4). Opus has no value there and
-	// conceals better, so that its estimate errs downwards.
+	// (ITU-T G.113, Appendix I). Opus has no value there and conceals better, so
+	// that its estimate errs downwards.
 	lossRobustness = 25.1
 )
 
@@ -92,11 +92,11 @@ const opusLookAhead = 6500 * time.Microsecond
 // estimateMOS estimates how what we receive sounds: a number from 1 to 4.41, or 0
 // where nothing came. It is the E-model of ITU-T G.107 (06/2015), simplified as by
 // Cole and Rosenbluth ("Voice over IP performance monitoring", ACM SIGCOMM CCR
-// 31(2), 2001, section 3):
+// 31(2), 2001):
 //
 //	R   = 93.2 - Id - Ie,eff
 //	Id  = 0.024 d + 0.11 (d - 177.3) [d > 177.3]      d: one-way delay in ms
-//	Ie,eff = Ie + (95 - Ie) Ppl / (Ppl + Bpl)         random loss, G.107 (7-29)
+//	Ie,eff = Ie + (95 - Ie) Ppl / (Ppl + Bpl)         random loss, G.107, 7.5
 //	MOS = 1 + 0.035 R + R (R - 60) (100 - R) 7e-6     G.107, Annex B
 //
 // The delay is half the round trip, the packet, and a jitter buffer of twice the
@@ -116,11 +116,8 @@ func estimateMOS(s events.WebRTCStats) float64 {
 	}
 	loss := 100 * float64(s.PacketsLost) / float64(expected)
 	r := defaultR - id - 95*loss/(loss+lossRobustness)
-	switch {
-	case r <= 0:
+	if r <= 0 {
 		return 1
-	case r >= 100:
-		return 4.5
 	}
 	return max(1, 1+0.035*r+r*(r-60)*(100-r)*7e-6)
 }

@@ -179,6 +179,8 @@ func (s *session) fromServer(m fromServerMsg) {
 	case MethodAttach:
 		s.offer, s.link = m.call.SDP, m.link
 		s.reattach()
+	default:
+		s.log.Debug("told", "method", m.method)
 	}
 }
 
