@@ -431,3 +431,51 @@ func TestConfig(t *testing.T) {
 		t.Errorf("%s, %v", b, err)
 	}
 }
+
+// A message above the limit is kept, as far as that goes, and ends the connection.
+func TestTooLargeAMessage(t *testing.T) {
+	url := serveSocket(t, func(ws *websocket.Conn) {
+		lonely(ws, func(f Frame) string {
+			if f.Method != MethodLogin {
+				return ""
+			}
+			_ = ws.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%s,"result":{}}`, f.ID))
+			return `{"jsonrpc":"2.0","id":1,"method":"verto.event","params":{"data":"` + strings.Repeat("x", MaxFrame) + `"}}`
+		})
+	})
+	got := make(chan engine.Input, 100)
+	p, err := NewPhone(Config{ConnectionString: url, BackoffMin: Duration(time.Hour), BackoffMax: Duration(time.Hour)},
+		User{Login: "1001@demo.local", Password: "p"}, loopbackMedia(t), inputs(got), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	var reason string
+	for {
+		select {
+		case in := <-got:
+			switch {
+			case in.Quarantine != nil:
+				reason = in.Quarantine.Reason
+				if n := len(in.Quarantine.Frame); n != quarantinedPrefix {
+					t.Errorf("%d bytes are kept", n)
+				}
+			case in.Session != nil && in.Session.Kind == engine.SessionUnregistered:
+				if reason != ReasonTooLarge {
+					t.Errorf("quarantined as %q", reason)
+				}
+				return
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("the connection goes on")
+		}
+	}
+}

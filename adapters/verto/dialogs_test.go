@@ -1,11 +1,13 @@
 package verto
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/events"
@@ -324,4 +326,88 @@ func TestVideoIsToldWhereThePhoneTakesIt(t *testing.T) {
 			t.Errorf("%q: video was told %d times, want %d; %s", tt.sdp, n, tt.want, s.Fault)
 		}
 	}
+}
+
+// Whatever frames come in whatever order: a dialog begins once, moves only where
+// it may, and ends once; and a socket's loss and the time after it leave nothing
+// behind that nobody will end.
+func TestDialogsUnderAnyConversation(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var d Dialogs
+		state := make(map[string]string) // by call; absent: not begun, or over
+		take := func(s Step) {
+			for _, c := range s.Changes {
+				was, lives := state[c.CallID]
+				switch {
+				case c.From == "" && lives:
+					t.Fatalf("%s begins again in %s", c.CallID, was)
+				case c.From != was:
+					t.Fatalf("%s was %q, told as %q", c.CallID, was, c.From)
+				case c.From != "" && !mayFollow(c.From, c.To):
+					t.Fatalf("%s went from %s to %s", c.CallID, c.From, c.To)
+				}
+				state[c.CallID] = c.To
+				if c.To == dialogDestroyed {
+					if c.Reason == "" {
+						t.Fatalf("%s ended without a reason", c.CallID)
+					}
+					delete(state, c.CallID)
+				}
+			}
+		}
+		call := rapid.SampledFrom([]string{"a", "b", "c"})
+		var asked []uint64
+		for id := range uint64(rapid.IntRange(1, 60).Draw(t, "steps")) {
+			f := Frame{Kind: KindRequest, Version: Version, ID: number(id)}
+			body := func(o Object) json.RawMessage {
+				b, err := EncodeResult(nil, o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				g, err := Decode(b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return g.Result
+			}
+			switch rapid.IntRange(0, 6).Draw(t, "what") {
+			case 0, 1:
+				f.Method = rapid.SampledFrom([]string{MethodInvite, MethodMedia, MethodAnswer, MethodBye, MethodAttach}).Draw(t, "received")
+				f.Params = body(&Call{CallID: call.Draw(t, "call"), Cause: "NORMAL_CLEARING"})
+				take(d.Received(&f))
+			case 2, 3:
+				f.Method = rapid.SampledFrom([]string{MethodInvite, MethodAnswer, MethodAttach, MethodModify, MethodBye}).Draw(t, "sent")
+				f.Params = body(&CallRequest{Dialog: Dialog{CallID: call.Draw(t, "call")}})
+				asked = append(asked, id)
+				take(d.Sent(&f))
+			case 4:
+				if len(asked) == 0 {
+					continue
+				}
+				f.ID, f.Kind = number(rapid.SampledFrom(asked).Draw(t, "id")), KindResult
+				f.Result = body(&CallResult{HoldState: rapid.SampledFrom([]string{HoldStateHeld, HoldStateActive, ""}).Draw(t, "hold")})
+				if rapid.Bool().Draw(t, "refused") {
+					f.Kind, f.Error = KindError, &Error{Code: CodeSession, Message: rapid.SampledFrom([]string{"CODEC ERROR", "CALL DOES NOT EXIST"}).Draw(t, "error")}
+				}
+				take(d.Received(&f))
+			case 5:
+				take(d.Disconnected(rapid.SampledFrom([]string{events.SessionClosed, events.SessionDisplaced}).Draw(t, "loss")))
+				if rapid.Bool().Draw(t, "settled") {
+					take(d.Settled())
+				}
+			case 6:
+				for _, id := range d.Over() {
+					take(d.Destroy(id))
+				}
+			}
+		}
+		take(d.Disconnected(events.SessionClosed))
+		take(d.Settled())
+		for _, id := range d.Over() {
+			take(d.Destroy(id))
+		}
+		if len(state) > 0 || len(d.calls) > 0 {
+			t.Fatalf("left behind: %v", state)
+		}
+	})
 }

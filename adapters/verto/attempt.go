@@ -1,0 +1,166 @@
+package verto
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/callstate/callstate/engine"
+	"github.com/callstate/callstate/events"
+)
+
+// accept takes the server's answer. It comes once, in verto.media or in
+// verto.answer.
+func (s *session) accept(m fromServerMsg) {
+	switch {
+	case s.peer == nil || s.accepted && m.call.SDP == "":
+	case m.call.SDP == "":
+		s.fail(fmt.Errorf("%w: %s without sdp", ErrMedia, m.method))
+	default:
+		s.accepted = true
+		if err := s.peer.accept(m.call.SDP); err != nil {
+			s.fail(fmt.Errorf("%w: %w", ErrMedia, err))
+		}
+	}
+}
+
+// open makes the media of an attempt.
+func (s *session) open() error {
+	user := &s.p.user
+	if s.rec == nil && user.Record != "" {
+		s.rec = newRecorder(user.Record, s.id, time.Now(), s.log)
+	}
+	out := newOutTrack(s.id, s.p.clip, user.Audio == AudioEcho)
+	peer, err := newPeer(s.p.media, out, attempt{s, s.attempt}, s.rec)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrMedia, err)
+	}
+	s.peer = peer
+	return nil
+}
+
+// shut ends the media of an attempt, and keeps its figures.
+func (s *session) shut() {
+	if s.peer == nil {
+		return
+	}
+	s.before = total(s.before, s.peer.stats())
+	if err := s.peer.close(); err != nil {
+		s.log.Warn("close the PeerConnection", "err", err)
+	}
+	s.peer = nil
+}
+
+// answer answers a ringing call; c may be nil.
+func (s *session) answer(c *command) {
+	if state := s.state(); state != events.DialogRinging || s.offer == "" {
+		c.finish(fmt.Errorf("answer: %w: it is %s", ErrNoSession, state))
+		return
+	}
+	ctx, cancel := s.timeout()
+	defer cancel()
+	s.shut() // of an answer that was refused
+	err := s.open()
+	if err == nil {
+		s.tellICE()
+		err = s.send(ctx, MethodAnswer, s.offer, func(f *Frame, err error) {
+			if err = outcome(f, err); err != nil {
+				s.fail(err)
+			}
+			c.finish(err)
+		})
+	}
+	if err != nil {
+		s.fail(err)
+		c.finish(err)
+	}
+}
+
+// reattach takes up a call that the server offers again, unless it was hung up in
+// the meantime. The old PeerConnection goes first: FreeSWITCH uses the same port
+// again and would hear both.
+func (s *session) reattach() {
+	s.shut()
+	switch {
+	case s.state() == events.DialogHangup:
+		s.bye("", func(error) {})
+		return
+	case len(s.hangups) > 0:
+		s.hangupsDue()
+		return
+	}
+	ctx, cancel := s.timeout()
+	defer cancel()
+	err := s.open()
+	if err == nil {
+		s.tellICE()
+		err = s.send(ctx, MethodAttach, healed(s.offer), func(f *Frame, err error) {
+			if err = outcome(f, err); err != nil {
+				s.log.Warn("not taken up again", "err", err)
+			}
+		})
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrDisconnected):
+		s.shut() // until it is offered once more
+	default: // the call is the server's to end
+		s.log.Error("not taken up again", "err", err)
+		s.p.apply(func(d *Dialogs) Step { return d.Fail(s.id, events.SessionFailed) })
+	}
+}
+
+// send answers an offer of the server.
+func (s *session) send(ctx context.Context, method, offer string, then func(*Frame, error)) error {
+	sdp, err := s.peer.answer(ctx, offer)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrMedia, err)
+	}
+	s.accepted = true
+	r := CallRequest{SDP: sdp}
+	if method == MethodAnswer {
+		number, _, _ := strings.Cut(s.p.user.Login, "@")
+		r.Dialog.CalleeIDName, r.Dialog.CalleeIDNumber = number, number
+	}
+	return s.requestOver(s.link, method, r, then)
+}
+
+// tellStats tells the figures so far, and at the end the last ones.
+func (s *session) tellStats(final bool) {
+	if s.peer == nil && (!final || s.before == (events.WebRTCStats{})) {
+		return
+	}
+	var now events.WebRTCStats
+	if s.peer != nil {
+		now = s.peer.stats()
+	}
+	now = total(s.before, now)
+	now.Session, now.Final, now.MOS = s.id, final, estimateMOS(now)
+	s.p.tell(engine.SessionObservation{
+		Kind: engine.SessionStats, Session: s.id, Transport: transport, Attempt: s.attempt, Stats: now,
+	})
+}
+
+// tellICE tells that there is a PeerConnection.
+func (s *session) tellICE() { attempt{s, s.attempt}.transportState(events.LayerICE, "new") }
+
+// attempt is what one PeerConnection of the session tells.
+type attempt struct {
+	s *session
+	n int
+}
+
+func (a attempt) transportState(layer, state string) {
+	a.s.p.tellOf(engine.SessionObservation{
+		Kind: engine.SessionState, Session: a.s.id, Attempt: a.n, Layer: layer, State: state,
+	})
+}
+
+func (a attempt) digit(digit byte, d time.Duration) {
+	a.s.log.Debug("digit received", "digit", string(digit), "duration", d)
+	if a.s.p.onDigit != nil {
+		a.s.p.onDigit(a.s.id, digit, d)
+	}
+}
