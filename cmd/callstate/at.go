@@ -40,7 +40,7 @@ the PBX was away.`,
 				return fmt.Errorf("%w: %w", errUsage, err)
 			}
 			f.Time = t
-			m, err := findMoment(cmd.Context(), &src, f)
+			m, err := e.findMoment(cmd.Context(), &src, f)
 			if err != nil {
 				return err
 			}
@@ -60,13 +60,13 @@ the PBX was away.`,
 // fits into a message of NATS.
 const page = 400
 
-func findMoment(ctx context.Context, src *sourceFlags, f engine.AtFilter) (engine.Moment, error) {
+func (e *env) findMoment(ctx context.Context, src *sourceFlags, f engine.AtFilter) (engine.Moment, error) {
 	if src.data != "" {
-		log, err := src.openLog()
+		log, err := e.openWatched(src)
 		if err != nil {
 			return engine.Moment{}, err
 		}
-		defer log.Close()
+		defer log.close()
 		return engine.At(ctx, log, f)
 	}
 	var m engine.Moment

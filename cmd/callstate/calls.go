@@ -40,6 +40,15 @@ func (f *sourceFlags) openLog() (*bolt.Store, error) {
 	return s, err
 }
 
+// openWatched opens the log for a reading that shows its progress.
+func (e *env) openWatched(src *sourceFlags) (*watchedReads, error) {
+	log, err := src.openLog()
+	if err != nil {
+		return nil, err
+	}
+	return &watchedReads{log, e.progress("events", log.Last())}, nil
+}
+
 // ask sends a request about a scope to the running engine and decodes its answer.
 func (f *sourceFlags) ask(of natsbus.Scope, verb string, request, answer any) error {
 	nc, err := f.nats.connect()
@@ -88,7 +97,7 @@ A call is listed when it passes every filter that is given.`,
 			if f.Limit = limit; limit < 0 {
 				return fmt.Errorf("%w: --limit %d is below 0", errUsage, limit)
 			}
-			vs, err := findCalls(cmd.Context(), &src, f)
+			vs, err := e.findCalls(cmd.Context(), &src, f)
 			if err != nil {
 				return err
 			}
@@ -105,7 +114,7 @@ A call is listed when it passes every filter that is given.`,
 }
 
 // findCalls returns the calls that f lets through, the latest first.
-func findCalls(ctx context.Context, src *sourceFlags, f engine.CallFilter) ([]cti.CallView, error) {
+func (e *env) findCalls(ctx context.Context, src *sourceFlags, f engine.CallFilter) ([]cti.CallView, error) {
 	if src.data == "" {
 		var answer struct {
 			Calls []cti.CallView `json:"calls"`
@@ -113,11 +122,11 @@ func findCalls(ctx context.Context, src *sourceFlags, f engine.CallFilter) ([]ct
 		err := src.ask(natsbus.ScopeOf(f.Account, f.Domain), "calls.list", f, &answer)
 		return answer.Calls, err
 	}
-	log, err := src.openLog()
+	log, err := e.openWatched(src)
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
+	defer log.close()
 	return engine.FindCalls(ctx, log, f)
 }
 

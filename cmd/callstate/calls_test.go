@@ -186,7 +186,7 @@ func watchMasked(t *testing.T, url string) func() map[string]string {
 	for how, out := range outs {
 		e := &env{out: out, errw: io.Discard}
 		watching.Go(func() {
-			errs <- e.watch(ctx, nc, cti.DefaultPrefix, watchOptions{json: how != "", mask: true})
+			errs <- e.watch(ctx, nc, cti.DefaultPrefix, "", showOptions{json: how != "", mask: true})
 		})
 	}
 	for nc.NumSubscriptions() < len(outs) { // or the first events are missed

@@ -134,17 +134,16 @@ func killFolder(t *testing.T, rnd *rand.Rand, folder int, sum *killTally) {
 	}
 
 	conf.Place = ""
-	p := startChild(t, conf)
-	if p.hello() == "" {
-		t.Fatalf("the last daemon did not start: %s", p.stop())
+	l := &loaded{pbx: pbx, child: startChild(t, conf)}
+	if l.hello() == "" {
+		t.Fatalf("the last daemon did not start: %s", l.child.stop())
 	}
-	p.stats(t)
+	l.until(t, "it is connected", func(st childStats) bool { return st.Settled })
 	hush()
 	load.Wait()
-	if said := p.stop(); p.cmd.ProcessState.ExitCode() != 0 {
-		t.Fatalf("the last daemon: %s", said)
-	}
-	r.recall(t, <-p.acked, sum)
+	l.settle(t)
+	l.stop(t)
+	r.recall(t, <-l.acked, sum)
 	r.complete(t)
 	sum.events += len(r.events)
 	sum.dropped += int(r.dropped)

@@ -26,8 +26,7 @@ type demoOptions struct {
 	speed    float64
 	agents   int
 	port     int
-	json     bool
-	all      bool
+	show     showOptions
 }
 
 func newDemo(e *env) *cobra.Command {
@@ -58,8 +57,9 @@ on the same folder and it goes on where it was, also after kill -9.`,
 	f.Float64Var(&o.speed, "speed", 3, "pace of the recorded calls; 1 is how they were recorded")
 	f.IntVar(&o.agents, "agents", 30, "agents that take the calls")
 	f.IntVar(&o.port, "port", -1, "port of the NATS server, so that others can subscribe (default: the system chooses)")
-	f.BoolVar(&o.json, "json", false, "print the payloads as they are on NATS, one a line")
-	f.BoolVar(&o.all, "all", false, "print also lineStateChanged, agentStateChanged and callDetails")
+	f.BoolVar(&o.show.json, "json", false, "print the payloads as they are on NATS, one a line")
+	f.BoolVar(&o.show.all, "all", false, "print also lineStateChanged, agentStateChanged and callDetails")
+	f.BoolVar(&o.show.mask, "mask", false, maskUsage)
 	return cmd
 }
 
@@ -99,7 +99,7 @@ func (e *env) demo(ctx context.Context, o demoOptions) error {
 	if err != nil {
 		return err
 	}
-	if !o.json {
+	if !o.show.json {
 		e.say("Webitel server of our own at %s, NATS at %s, log in %s", pbx.URL(), a.server.URL(), cfg.Data)
 		if first > 0 {
 			e.say("the log has %d events of earlier runs; calls that were live go on", first)
@@ -107,14 +107,7 @@ func (e *env) demo(ctx context.Context, o demoOptions) error {
 		e.say("subscribe yourself:  nats sub --server %s 'cti.v1.>'", a.server.URL())
 	}
 	began := time.Now()
-	show := func(ev *cti.Event, payload []byte) {
-		switch {
-		case o.json:
-			fmt.Fprintf(e.out, "%s\n", payload)
-		case o.all || ev.Event != cti.LineStateChanged && ev.Event != cti.AgentStateChanged && ev.Event != cti.CallDetails:
-			fmt.Fprintln(e.out, e.eventLine(ev))
-		}
-	}
+	show := func(ev *cti.Event, payload []byte) { e.show(o.show, *ev, payload) }
 
 	runCtx, stop := context.WithCancel(ctx)
 	if o.duration > 0 {

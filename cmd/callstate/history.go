@@ -39,7 +39,7 @@ now, with the event, by position and type, that set it last.`,
 			if account, id, ok := strings.Cut(args[0], "/"); ok {
 				f.Account, f.CallID = account, id
 			}
-			st, err := findStory(cmd.Context(), &src, f)
+			st, err := e.findStory(cmd.Context(), &src, f)
 			if err != nil {
 				return err
 			}
@@ -74,16 +74,16 @@ type story struct {
 	Evidence []engine.Evidence     `json:"evidence"`
 }
 
-func findStory(ctx context.Context, src *sourceFlags, f natsbus.HistoryFilter) (story, error) {
+func (e *env) findStory(ctx context.Context, src *sourceFlags, f natsbus.HistoryFilter) (story, error) {
 	if src.data == "" {
 		return askStory(src, f)
 	}
 	var st story
-	log, err := src.openLog()
+	log, err := e.openWatched(src)
 	if err != nil {
 		return st, err
 	}
-	defer log.Close()
+	defer log.close()
 	if st.Events, err = historyOf(ctx, log, f); err == nil && f.Explain {
 		st.Evidence, err = evidenceOf(ctx, log, f)
 	}
@@ -174,7 +174,11 @@ func (e *env) printEntry(h *engine.HistoryEntry, who string) {
 	if h.Aside {
 		origin += "  (of call " + ev.Call + ")"
 	}
-	fmt.Fprintf(e.out, "%6d  %s  %s%-22s leg %s  %s%s\n", ev.Position, clock(ev.OccurredAt), who, e.paint("1", string(ev.Type())), shortID(ev.Leg), payloadText(ev.Payload), origin)
+	leg := ""
+	if ev.Leg != "" {
+		leg = "leg " + shortID(ev.Leg)
+	}
+	fmt.Fprintf(e.out, "%6d  %s  %s%s %-12s  %s%s\n", ev.Position, clock(ev.OccurredAt), who, e.paint("1", fmt.Sprintf("%-22s", ev.Type())), leg, payloadText(ev.Payload), origin)
 	for j := range h.CTI {
 		c := &h.CTI[j]
 		fmt.Fprintf(e.out, "        %s %-20s %s\n", e.paint("90", "↳"), c.Event, eventText(c))

@@ -183,6 +183,21 @@ func TestMaskedOutputHoldsNoCapturedNumber(t *testing.T) {
 	}
 }
 
+// TestEveryVerbThatPrintsMasks: but for those that print nothing of calls.
+func TestEveryVerbThatPrintsMasks(t *testing.T) {
+	prints := map[string]string{
+		"run": "a log, masked by itself", "replay": "counts", "bench": "figures", "conformance": "names of goldens, and what differs in them",
+		"version": "its version", "recording": "the name of a file",
+	}
+	for _, cmd := range newRoot(&env{getenv: func(string) string { return "" }}).Commands() {
+		switch has := cmd.Flags().Lookup("mask") != nil; {
+		case cmd.GroupID == groupControl: // what was asked for, and whether it was done
+		case has == (prints[cmd.Name()] != ""):
+			t.Errorf("%s: --mask is there: %t", cmd.Name(), has)
+		}
+	}
+}
+
 // notNumbers are what a number's digits may turn up in by chance: ids, times,
 // durations, counters, and the numbers that JSON writes without quotes.
 var notNumbers = regexp.MustCompile(opaqueForm +

@@ -48,7 +48,7 @@ func realMain(args []string, getenv func(string) string, in io.Reader, out, errw
 	cmd.SetIn(in)
 	cmd.SetOut(out)
 	cmd.SetErr(errw)
-	err := cmd.ExecuteContext(ctx)
+	ran, err := cmd.ExecuteContextC(ctx)
 	var exit exitError
 	switch {
 	case err == nil:
@@ -57,7 +57,7 @@ func realMain(args []string, getenv func(string) string, in io.Reader, out, errw
 		return int(exit)
 	case errors.Is(err, errUsage):
 		e.fail(err)
-		fmt.Fprintln(errw, "callstate: see callstate help")
+		e.say("see %s --help", ran.CommandPath())
 		return 2
 	default:
 		e.fail(err)
@@ -110,7 +110,7 @@ func (e *env) logAs(cmd *cobra.Command) error {
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return fmt.Errorf("%w: %w", errUsage, err)
+			return fmt.Errorf("%w: %w; want %s", errUsage, err, cmd.UseLine())
 		}
 		return nil
 	}

@@ -18,7 +18,7 @@ import (
 
 func newStatus(e *env) *cobra.Command {
 	var src sourceFlags
-	var asJSON bool
+	var asJSON, mask bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "how a running engine and its links to the PBXs are",
@@ -32,6 +32,7 @@ has; "refused" means that the PBX says the password is wrong, and it is not trie
 			if err := src.ask(natsbus.Scope{}, "status", struct{}{}, &st); err != nil {
 				return err
 			}
+			st = maskWith(mask, st)
 			if asJSON {
 				return e.printJSON(&st)
 			}
@@ -40,6 +41,7 @@ has; "refused" means that the PBX says the password is wrong, and it is not trie
 	}
 	src.addURL(e, cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the service's answer, one JSON object")
+	cmd.Flags().BoolVar(&mask, "mask", false, maskUsage)
 	return cmd
 }
 
@@ -85,7 +87,7 @@ func day(t events.Time) string {
 
 func newDoubtful(e *env) *cobra.Command {
 	var src sourceFlags
-	var asJSON bool
+	var asJSON, mask bool
 	f := struct {
 		engine.DoubtFilter
 		UncheckedMs int64 `json:"uncheckedMs,omitempty"`
@@ -119,7 +121,7 @@ know them.`,
 			if err := src.ask(natsbus.ScopeOf(f.Account, f.Domain), "calls.doubtful", f, &answer); err != nil {
 				return err
 			}
-			return e.printDoubts(answer.Calls, asJSON)
+			return e.printDoubts(maskWith(mask, answer.Calls), asJSON)
 		},
 	}
 	src.addURL(e, cmd)
@@ -128,6 +130,7 @@ know them.`,
 	cmd.Flags().DurationVar(&f.Unchecked, "unchecked", 5*time.Minute, "doubt a call that nothing was heard of for longer")
 	cmd.Flags().DurationVar(&f.Silent, "silent", 2*time.Hour, "doubt a call that the PBX has, without a frame for longer")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
+	cmd.Flags().BoolVar(&mask, "mask", false, maskUsage)
 	return cmd
 }
 

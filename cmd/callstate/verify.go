@@ -95,7 +95,7 @@ func (e *env) verify(ctx context.Context, o *verifyOptions) error {
 	v := verdict{Log: log.ID(), First: base + 1, Last: log.Last()}
 
 	p := e.progress("events of the snapshot", log.Last())
-	v.Snapshot, err = engine.CheckSnapshot(ctx, watchedReads{log, p})
+	v.Snapshot, err = engine.CheckSnapshot(ctx, &watchedReads{log, p})
 	p.done()
 	switch {
 	case errors.Is(err, engine.ErrSnapshot), errors.Is(err, engine.ErrState):
@@ -130,7 +130,13 @@ type watchedReads struct {
 	p *progress
 }
 
-func (l watchedReads) Read(ctx context.Context, from uint64, fn func(*events.Event) error) error {
+// close ends the progress and closes the log.
+func (l *watchedReads) close() {
+	l.p.done()
+	l.Store.Close()
+}
+
+func (l *watchedReads) Read(ctx context.Context, from uint64, fn func(*events.Event) error) error {
 	return l.p.of(l.Store).Read(ctx, from, fn)
 }
 

@@ -42,7 +42,7 @@ else: it is a subscriber like any other.`,
 			if linesOnly {
 				return nil
 			}
-			return e.watch(cmd.Context(), nc, prefix, watchOptions{account, asJSON, all, mask})
+			return e.watch(cmd.Context(), nc, prefix, account, showOptions{asJSON, all, mask})
 		},
 	}
 	nf.add(e, cmd, nats.DefaultURL, "URL of the NATS server")
@@ -91,16 +91,26 @@ func (e *env) printLines(ctx context.Context, nc *nats.Conn, prefix, account str
 	return e.table(lineHeader, rows)
 }
 
-// watchOptions are whose events are printed, and how.
-type watchOptions struct {
-	account         string // empty means all
-	json, all, mask bool
+// showOptions are how CTI events are printed.
+type showOptions struct{ json, all, mask bool }
+
+// show prints a CTI event. payload is its JSON as it came.
+func (e *env) show(o showOptions, ev cti.Event, payload []byte) {
+	ev = maskWith(o.mask, ev)
+	switch {
+	case o.json && o.mask:
+		fmt.Fprintf(e.out, "%s\n", cti.AppendEvent(nil, &ev))
+	case o.json:
+		fmt.Fprintf(e.out, "%s\n", payload)
+	case o.all || ev.Event != cti.LineStateChanged && ev.Event != cti.AgentStateChanged && ev.Event != cti.CallDetails:
+		fmt.Fprintln(e.out, e.eventLine(&ev))
+	}
 }
 
-func (e *env) watch(ctx context.Context, nc *nats.Conn, prefix string, o watchOptions) error {
+func (e *env) watch(ctx context.Context, nc *nats.Conn, prefix, account string, o showOptions) error {
 	subject := prefix + ".>"
-	if o.account != "" {
-		number, domain := cti.SplitAccount(o.account)
+	if account != "" {
+		number, domain := cti.SplitAccount(account)
 		subject = prefix + "." + cti.Token(domain) + "." + cti.Token(number) + ".>"
 	}
 	sub, err := nc.SubscribeSync(subject)
@@ -124,12 +134,6 @@ func (e *env) watch(ctx context.Context, nc *nats.Conn, prefix string, o watchOp
 			e.say("not a CTI event: %v", err)
 			continue
 		}
-		ev = maskWith(o.mask, ev)
-		switch {
-		case o.json:
-			fmt.Fprintf(e.out, "%s\n", cti.AppendEvent(nil, &ev))
-		case o.all || ev.Event != cti.LineStateChanged && ev.Event != cti.AgentStateChanged && ev.Event != cti.CallDetails:
-			fmt.Fprintln(e.out, e.eventLine(&ev))
-		}
+		e.show(o, ev, msg.Data)
 	}
 }
