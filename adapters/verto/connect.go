@@ -121,9 +121,6 @@ func (c *connection) signedIn(f *Frame, err error) error {
 	}
 	c.expires(r.AuthExpires)
 	c.since.CompareAndSwap(0, time.Now().UnixNano())
-	c.p.mu.Lock()
-	c.p.signedIn = true
-	c.p.mu.Unlock()
 	return nil
 }
 
@@ -189,7 +186,9 @@ func (c *connection) frame(raw []byte, tooLarge error) error {
 		c.request(&f, raw)
 	case KindResult, KindError:
 		c.p.mu.Lock()
-		c.p.took(c.p.dialogs.Received(&f), true)
+		step := c.p.dialogs.Received(&f)
+		c.p.signedIn = c.p.signedIn || step.Registered // before anybody is told
+		c.p.took(step, true)
 		c.p.mu.Unlock()
 		c.l.settle(string(f.ID), &f, nil)
 	case KindSpeedTest:

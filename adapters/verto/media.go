@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"net/url"
 	"sync"
-	"time"
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
@@ -22,17 +21,12 @@ import (
 // Media is what all phones of a process share: pion's API, and the one ticker that
 // paces the audio of all calls.
 type Media struct {
-	api    *webrtc.API
-	pacer  pacer
-	gather time.Duration
+	api   *webrtc.API
+	pacer pacer
 
 	mu     sync.Mutex // held while a PeerConnection is made
 	getter stats.Getter
 }
-
-// gatherTime is how long a description waits for its candidates. There is one
-// local address, so that it takes milliseconds.
-const gatherTime = time.Second
 
 // NewMedia returns the media for calls over one local address. One it must be:
 // with two, FreeSWITCH follows the wrong one for seconds (protocol 8.2).
@@ -42,8 +36,7 @@ func NewMedia(local netip.Addr, logger *slog.Logger) (*Media, error) {
 		return nil, fmt.Errorf("%w: %q is no local address for media", ErrArgument, local)
 	}
 	m := &Media{
-		gather: gatherTime,
-		pacer:  pacer{tracks: make(map[*outTrack]struct{}), wake: make(chan struct{}, 1)},
+		pacer: pacer{tracks: make(map[*outTrack]struct{}), wake: make(chan struct{}, 1)},
 	}
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
@@ -155,11 +148,8 @@ func (m *Media) describe(ctx context.Context, pc *webrtc.PeerConnection, d webrt
 	if err := pc.SetLocalDescription(d); err != nil {
 		return "", fmt.Errorf("set the local description: %w", err)
 	}
-	timer := time.NewTimer(m.gather)
-	defer timer.Stop()
 	select {
-	case <-done:
-	case <-timer.C:
+	case <-done: // in milliseconds: there is one local address, and no STUN server
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}

@@ -22,6 +22,7 @@ type peer struct {
 
 	getter  stats.Getter
 	in      atomic.Uint32 // the SSRC of what comes in
+	paired  atomic.Bool   // ICE has a candidate pair
 	readers sync.WaitGroup
 
 	mu     sync.Mutex // guards closed
@@ -51,6 +52,8 @@ func newPeer(m *Media, out *outTrack, to peerEvents, rec *recorder) (*peer, erro
 		return nil, fmt.Errorf("add the track: %w", err)
 	}
 	pc.OnICEConnectionStateChange(func(s webrtc.ICEConnectionState) {
+		p.paired.Store(s == webrtc.ICEConnectionStateConnected || s == webrtc.ICEConnectionStateCompleted ||
+			s == webrtc.ICEConnectionStateDisconnected)
 		p.state("ice", s.String())
 	})
 	sender.Transport().OnStateChange(func(s webrtc.DTLSTransportState) {

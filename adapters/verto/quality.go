@@ -34,9 +34,11 @@ func (p *peer) stats() events.WebRTCStats {
 	return s
 }
 
-// iceRoundTrip is the time of the last check of the selected candidate pair.
+// iceRoundTrip is the time of the last check of the selected candidate pair, 0
+// where there is none. pion must not be asked before ICE has begun nor after its
+// end: it reads then what it is about to set, and reports what is no error.
 func (p *peer) iceRoundTrip() time.Duration {
-	if p.pc.ICEConnectionState() == webrtc.ICEConnectionStateClosed {
+	if !p.paired.Load() {
 		return 0
 	}
 	for _, s := range p.pc.GetSenders() {

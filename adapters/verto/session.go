@@ -231,9 +231,10 @@ func (s *session) placed(f *Frame, err error) {
 	s.hangupsDue()
 }
 
-// timeout bounds what is done to make a description.
+// timeout bounds what is done to make a description: milliseconds, and seconds
+// where very many calls begin at once.
 func (s *session) timeout() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), s.p.media.gather+time.Second)
+	return context.WithTimeout(context.Background(), time.Duration(s.p.cfg.ReplyTimeout))
 }
 
 // request sends a request about the session; then runs on its goroutine.
