@@ -121,7 +121,7 @@ func (e *env) writeOut(name string, write func(io.Writer) error) error {
 }
 
 // column is one column of an export. Its value is a string, a number, a bool, a
-// time, or raw JSON.
+// time, raw JSON, or nil where it is not known.
 type column[T any] struct {
 	name  string
 	value func(*T) any
@@ -168,6 +168,32 @@ var callColumns = []column[engine.PastCall]{
 	{"inferred", func(c *engine.PastCall) any { return c.View.Call.Inferred }},
 	{"first_position", func(c *engine.PastCall) any { return c.First }},
 	{"position", func(c *engine.PastCall) any { return c.View.Position }},
+	{"webrtc_codec", quality(func(q *cti.Quality) any { return q.Codec })},
+	{"webrtc_packets_received", quality(func(q *cti.Quality) any { return q.PacketsReceived })},
+	{"webrtc_packets_sent", quality(func(q *cti.Quality) any { return q.PacketsSent })},
+	{"webrtc_packets_lost", quality(func(q *cti.Quality) any { return q.PacketsLost })},
+	{"webrtc_jitter_ms", quality(func(q *cti.Quality) any { return q.JitterMs })},
+	{"webrtc_round_trip_ms", quality(func(q *cti.Quality) any { return known(q.RoundTripMs) })},
+	{"webrtc_mos", quality(func(q *cti.Quality) any { return known(q.MOS) })},
+}
+
+// known is nil for a figure that is 0 where it is not known.
+func known(v float64) any {
+	if v == 0 {
+		return nil
+	}
+	return v
+}
+
+// quality is a figure of the call's media session; nil where nobody measured it.
+func quality(value func(*cti.Quality) any) func(*engine.PastCall) any {
+	return func(c *engine.PastCall) any {
+		w := c.View.Call.WebRTC
+		if w == nil || w.Quality == nil {
+			return nil
+		}
+		return value(w.Quality)
+	}
 }
 
 func transferOf(c *engine.PastCall) cti.Transfer {
@@ -259,8 +285,12 @@ func (r *rowWriter[T]) flush() error {
 // cell is a value in CSV: empty where it is not known.
 func cell(v any) string {
 	switch v := v.(type) {
+	case nil:
+		return ""
 	case string:
 		return v
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64)
 	case int64:
 		return strconv.FormatInt(v, 10)
 	case uint64:
@@ -277,6 +307,8 @@ func cell(v any) string {
 // appendValue is a value in JSON: a time that is not known is null.
 func appendValue(b []byte, v any) []byte {
 	switch v := v.(type) {
+	case nil:
+		return append(b, "null"...)
 	case string:
 		return cti.AppendString(b, v)
 	case events.Time:

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/events/cti"
 	"github.com/callstate/callstate/store/bolt"
 	"github.com/callstate/callstate/testdata/captures"
 )
@@ -109,6 +112,32 @@ func TestExportIsStable(t *testing.T) {
 			out, _ := runVerb(t, append([]string{"export", "--data", data}, args...)...)
 			golden(t, "export/"+name, out)
 		})
+	}
+}
+
+// TestExportOfQuality: figures of a media session, and none where there is none.
+func TestExportOfQuality(t *testing.T) {
+	for _, c := range []struct {
+		quality    *cti.Quality
+		csv, lines string
+	}{
+		{nil, ",,,,,,", "null,null"},
+		{&cti.Quality{Codec: "opus", PacketsReceived: 500, PacketsSent: 501, PacketsLost: 2, JitterMs: 3.25, MOS: 4.31}, "opus,500,501,2,3.25,,4.31", `"opus",500,501,2,3.25,null,4.31`},
+	} {
+		for format, want := range map[string]string{"csv": c.csv, "jsonl": c.lines} {
+			var b bytes.Buffer
+			rows, err := newRowWriter(&b, format, callColumns[len(callColumns)-7:])
+			if err == nil {
+				err = rows.write(&engine.PastCall{View: cti.CallView{Call: cti.Call{WebRTC: &cti.WebRTC{Quality: c.quality}}}})
+			}
+			if err == nil {
+				err = rows.flush()
+			}
+			got := regexp.MustCompile(`"webrtc_\w+":`).ReplaceAllString(b.String(), "")
+			if err != nil || !strings.Contains(got, want) {
+				t.Errorf("%s: %q, want %q, %v", format, b.String(), want, err)
+			}
+		}
 	}
 }
 
