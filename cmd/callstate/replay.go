@@ -129,19 +129,38 @@ func (r *replayPlan) after(ev *events.Event) bool {
 }
 
 // wants reports whether what follows from an event is replayed.
-func (r *replayPlan) wants(ev *events.Event) bool {
+func (r *replayer) wants(ev *events.Event) bool {
 	_, domain := cti.SplitAccount(ev.Account)
 	return ev.Account != "" && ev.Position >= r.from && ev.RecordedAt >= r.since &&
 		(r.account == "" || ev.Account == r.account) && (r.domain == "" || domain == r.domain) &&
-		(r.callID == "" || ev.Call == r.callID)
+		(r.callID == "" || slices.ContainsFunc(r.calls, func(k events.CallKey) bool { return k.Account == ev.Account }))
+}
+
+// narrow leaves of a result what is about the calls that are wanted, and reports
+// whether that is anything. What they did to the line is the account's story; what
+// other calls did to them is theirs.
+func (r *replayer) narrow(ev *events.Event, res *engine.Result) bool {
+	if r.callID == "" {
+		return true
+	}
+	res.Line = nil
+	own := slices.Contains(r.calls, ev.Key())
+	if !own {
+		res.Call = nil
+	}
+	res.Messages = slices.DeleteFunc(res.Messages, func(m engine.Message) bool {
+		return !slices.Contains(r.calls, events.CallKey{Account: m.Event.Account, Call: m.Event.CallID})
+	})
+	return own || len(res.Messages) > 0
 }
 
 // replayer publishes a part of a log.
 type replayer struct {
 	replayPlan
-	log *bolt.Store
-	bus *natsbus.Bus
-	id  string // begins the message ids in place of the log's
+	log   *bolt.Store
+	bus   *natsbus.Bus
+	calls []events.CallKey // that are wanted, where callID names some
+	id    string           // begins the message ids in place of the log's
 
 	began     time.Time     // by the clock on the wall
 	at        time.Duration // how far into the replay the next event is, pauses cut, at speed 1
@@ -158,6 +177,14 @@ func (e *env) replay(ctx context.Context, o *replayOptions, plan replayPlan) err
 	}
 	defer log.Close()
 	r := &replayer{replayPlan: plan, log: log, id: uuid.NewString(), began: time.Now()}
+	if plan.callID != "" {
+		if r.calls, err = callsNamed(ctx, log, plan.account, plan.callID); err == nil && len(r.calls) == 0 {
+			err = fmt.Errorf("no call %s", o.call)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	access, err := o.src.nats.access()
 	if err != nil {
 		return err
@@ -213,12 +240,8 @@ func (r *replayer) pass(ctx context.Context, from uint64, p *progress) error {
 		if r.after(ev) {
 			return errEnough
 		}
-		if !r.wants(ev) {
+		if !r.wants(ev) || !r.narrow(ev, res) {
 			return nil
-		}
-		if r.callID != "" { // what the call did to the line is the account's story
-			res.Line = nil
-			res.Messages = slices.DeleteFunc(res.Messages, func(m engine.Message) bool { return m.Event.CallID != r.callID })
 		}
 		r.events++
 		r.published += len(res.Messages)

@@ -165,6 +165,7 @@ func TestReplayRefuses(t *testing.T) {
 		"--data D --since x":                 "--since",
 		"--data D --from 5 --to 4":           "--from is above --to",
 		"--data D --prefix a..b":             "prefix",
+		"--data D --call nosuch":             "no call nosuch",
 		"--data D --max-pause -1s":           "below 0",
 		"--data D --nats nats://127.0.0.1:1": "no JetStream at",
 	} {

@@ -32,7 +32,7 @@ has; "refused" means that the PBX says the password is wrong, and it is not trie
 			if err := src.ask(natsbus.Scope{}, "status", struct{}{}, &st); err != nil {
 				return err
 			}
-			st = maskWith(mask, st)
+			st.Links = maskWith(mask, st.Links)
 			if asJSON {
 				return e.printJSON(&st)
 			}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -76,7 +78,7 @@ func (e *env) printLines(ctx context.Context, nc *nats.Conn, prefix, account str
 		return fmt.Errorf("read lines: %w", err)
 	}
 	defer func() { _ = w.Stop() }()
-	var rows [][]string
+	var views []cti.LineView
 	for entry := range w.Updates() {
 		if entry == nil { // all that was there
 			break
@@ -85,8 +87,12 @@ func (e *env) printLines(ctx context.Context, nc *nats.Conn, prefix, account str
 		if err := json.Unmarshal(entry.Value(), &v); err != nil {
 			return fmt.Errorf("line %s: %w", entry.Key(), err)
 		}
-		v = maskWith(mask, v)
-		rows = append(rows, lineRow(&v))
+		views = append(views, v)
+	}
+	slices.SortFunc(views, func(a, b cti.LineView) int { return strings.Compare(a.Account, b.Account) })
+	rows := make([][]string, len(views))
+	for i, v := range maskWith(mask, views) {
+		rows[i] = lineRow(&v)
 	}
 	return e.table(lineHeader, rows)
 }
