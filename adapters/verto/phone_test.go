@@ -81,7 +81,12 @@ func (o *observed) states(id, layer string) []string {
 // every now and then.
 func (o *observed) until(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	o.untilIn(t, 30*time.Second, what, cond)
+}
+
+func (o *observed) untilIn(t *testing.T, patience time.Duration, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()
@@ -91,7 +96,7 @@ func (o *observed) until(t *testing.T, what string, cond func() bool) {
 		case <-again.C:
 		case <-deadline.C:
 			for _, s := range o.sessions() {
-				t.Logf("%+v", s)
+				t.Logf("%d %s attempt %d %s %s %s %s by %s", s.Kind, s.Session, s.Attempt, s.Layer, s.State, s.Reason, s.Cause, s.By)
 			}
 			t.Fatalf("not seen: %s", what)
 		}
@@ -126,6 +131,14 @@ func newServer(t *testing.T, o vertotest.Options) *vertotest.Server {
 
 func newMedia(t testing.TB) *verto.Media {
 	t.Helper()
+	stop, m := runMedia(t)
+	t.Cleanup(stop)
+	return m
+}
+
+// runMedia runs the media of a process until stop.
+func runMedia(t testing.TB) (stop func(), m *verto.Media) {
+	t.Helper()
 	m, err := verto.NewMedia(netip.MustParseAddr("127.0.0.1"), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -133,8 +146,7 @@ func newMedia(t testing.TB) *verto.Media {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = m.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	return m
+	return func() { cancel(); wg.Wait() }, m
 }
 
 func quick(url string) verto.Config {
@@ -142,8 +154,8 @@ func quick(url string) verto.Config {
 }
 
 // start runs a phone until the test ends and returns what it says and its stop,
-// which gives the error of Run.
-func start(t *testing.T, cfg verto.Config, user verto.User) (*verto.Phone, *observed, func() error) {
+// which gives the error of Run. before is done before it runs.
+func start(t *testing.T, cfg verto.Config, user verto.User, before ...func(*verto.Phone)) (*verto.Phone, *observed, func() error) {
 	t.Helper()
 	if user.Login == "" {
 		user.Login, user.Password = account, password
@@ -152,6 +164,9 @@ func start(t *testing.T, cfg verto.Config, user verto.User) (*verto.Phone, *obse
 	p, err := verto.NewPhone(cfg, user, newMedia(t), o, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, fn := range before {
+		fn(p)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -131,6 +131,13 @@ func (l *Leg) Held() bool {
 	return l.held
 }
 
+// Attached reports whether the client has a socket for the leg.
+func (l *Leg) Attached() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.detached == nil
+}
+
 // Counts returns the packets so far.
 func (l *Leg) Counts() Counts {
 	l.counts.mu.Lock()
