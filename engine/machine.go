@@ -69,13 +69,13 @@ var transitions = fsm.Events{
 // It is not safe for concurrent use.
 type machine struct {
 	fsm     *fsm.FSM
-	changed bool // set by the library's callback when a state was entered
+	entered string // set by the library's callback
 }
 
 func newMachine() *machine {
 	m := &machine{}
 	m.fsm = fsm.NewFSM(stateNone, transitions, fsm.Callbacks{
-		"enter_state": func(context.Context, *fsm.Event) { m.changed = true },
+		"enter_state": func(_ context.Context, e *fsm.Event) { m.entered = e.Dst },
 	})
 	return m
 }
@@ -100,9 +100,8 @@ func (e *TransitionError) Is(target error) bool { return target == ErrTransition
 // A refusal is a *TransitionError and leaves the state as it was.
 func (m *machine) next(from, trigger string) (to string, changed bool, err error) {
 	m.fsm.SetState(from)
-	m.changed = false
 	if err = m.fsm.Event(context.Background(), trigger); err == nil {
-		return m.fsm.Current(), m.changed, nil
+		return m.entered, true, nil
 	}
 	if _, same := errors.AsType[fsm.NoTransitionError](err); same {
 		return from, false, nil
