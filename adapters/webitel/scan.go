@@ -22,10 +22,11 @@ const (
 )
 
 // special marks the quotes, backslashes and control characters among eight bytes,
-// each by the top bit of its byte. Bits above the lowest may be carries.
+// each by the top bit of its byte: what is subtracted borrows there, and bytes
+// that have it, of UTF-8, are none of these. Bits above the lowest may be carries.
 func special(w uint64) uint64 {
 	quote, slash := w^(ones*'"'), w^(ones*'\\')
-	return ((quote-ones)&^quote | (slash-ones)&^slash | (w-ones*0x20)&^w) & highs
+	return ((quote - ones) | (slash - ones) | (w - ones*0x20)) &^ w & highs
 }
 
 // skipString returns the index of the quote that ends the string whose first
