@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"sync/atomic"
+	"unsafe"
 )
 
 // Most of an event's text is UUIDs: of the call, the leg, the conversation, the
@@ -88,17 +89,6 @@ func parseUUID(s string) (raw [16]byte, ok bool) {
 	return raw, bad < 0x10
 }
 
-func formatUUID(raw *[16]byte) string {
-	var b [uuidLen]byte
-	hex.Encode(b[:], raw[:4])
-	hex.Encode(b[9:], raw[4:6])
-	hex.Encode(b[14:], raw[6:8])
-	hex.Encode(b[19:], raw[8:10])
-	hex.Encode(b[24:], raw[10:])
-	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
-	return string(b[:])
-}
-
 // The events of a call follow each other closely and name the same UUIDs. The
 // last texts are kept, one a slot, so that most are neither made anew nor held
 // twice by who keeps them. What is in it decides nothing but that.
@@ -106,7 +96,7 @@ const uuidSlotBits = 12
 
 type uuidText struct {
 	raw  [16]byte
-	text string
+	text [uuidLen]byte
 }
 
 var uuidTexts [1 << uuidSlotBits]atomic.Pointer[uuidText]
@@ -116,11 +106,20 @@ func textOf(raw []byte) string {
 	const odd = 0x9e3779b97f4a7c15 // spreads ids that differ in few bits
 	mixed := (binary.LittleEndian.Uint64(raw) ^ binary.LittleEndian.Uint64(raw[8:])) * odd
 	slot := &uuidTexts[mixed>>(64-uuidSlotBits)]
-	if t := slot.Load(); t != nil && t.raw == [16]byte(raw) {
-		return t.text
+	t := slot.Load()
+	if t == nil || t.raw != [16]byte(raw) {
+		t = &uuidText{raw: [16]byte(raw)}
+		formatUUID(&t.text, raw)
+		slot.Store(t)
 	}
-	t := &uuidText{raw: [16]byte(raw)}
-	t.text = formatUUID(&t.raw)
-	slot.Store(t)
-	return t.text
+	return unsafe.String(&t.text[0], uuidLen) // t never changes again
+}
+
+func formatUUID(to *[uuidLen]byte, raw []byte) {
+	hex.Encode(to[:], raw[:4])
+	hex.Encode(to[9:], raw[4:6])
+	hex.Encode(to[14:], raw[6:8])
+	hex.Encode(to[19:], raw[8:10])
+	hex.Encode(to[24:], raw[10:])
+	to[8], to[13], to[18], to[23] = '-', '-', '-', '-'
 }

@@ -81,19 +81,12 @@ func (s *Store) readCallIn(ctx context.Context, g *segment, key events.CallKey, 
 	for from := uint64(0); ; {
 		var evs []events.Event
 		err := s.view(g, func(tx *bbolt.Tx) error {
-			number, first, err := findCall(tx, key)
-			if err != nil || number == 0 {
-				return err
-			}
-			c, log := tx.Bucket(bucketIndex).Cursor(), tx.Bucket(bucketEvents).Cursor()
-			k, _ := c.Seek(indexKey(number, max(from, first)))
-			for ; len(evs) < chunk; k, _ = c.Next() {
-				n, pos, err := parseIndexKey(k)
-				if err != nil || n != number || pos > last {
-					return err
-				}
-				ek, v := log.Seek(k[8:])
-				e, err := parseEvent(pos, ek, v)
+			positions, found := positionsOf(tx, key, from, last)
+			evs = make([]events.Event, 0, len(positions))
+			c := tx.Bucket(bucketEvents).Cursor()
+			for _, pos := range positions {
+				k, v := c.Seek(u64(pos))
+				e, err := parseEvent(pos, k, v)
 				if err == nil && e.Key() != key { // the index has no checksums
 					err = fmt.Errorf("%w: event %d is not of the call that the index says", store.ErrDamaged, pos)
 				}
@@ -102,7 +95,7 @@ func (s *Store) readCallIn(ctx context.Context, g *segment, key events.CallKey, 
 				}
 				evs = append(evs, e)
 			}
-			return nil
+			return found
 		})
 		if err := each(ctx, evs, fn); err != nil {
 			return err
@@ -112,6 +105,25 @@ func (s *Store) readCallIn(ctx context.Context, g *segment, key events.CallKey, 
 		}
 		from = evs[len(evs)-1].Position + 1
 	}
+}
+
+// positionsOf returns where a call's events stand, in between two positions and at
+// most a chunk of them, together with an error those before the damage.
+func positionsOf(tx *bbolt.Tx, key events.CallKey, from, last uint64) ([]uint64, error) {
+	number, first, err := findCall(tx, key)
+	if err != nil || number == 0 {
+		return nil, err
+	}
+	positions := make([]uint64, 0, 16)
+	c := tx.Bucket(bucketIndex).Cursor()
+	for k, _ := c.Seek(indexKey(number, max(from, first))); len(positions) < chunk; k, _ = c.Next() {
+		n, pos, err := parseIndexKey(k)
+		if err != nil || n != number || pos > last {
+			return positions, err
+		}
+		positions = append(positions, pos)
+	}
+	return positions, nil
 }
 
 // HasCall implements [store.Store].
