@@ -123,10 +123,8 @@ func (f *folding) sessionNew(c *call, p *events.WebRTCSessionNew) {
 	case s == nil:
 		c.sessions = append(c.sessions, n)
 		s = &c.sessions[len(c.sessions)-1]
-	case s.Inferred && !p.Inferred:
-		n.started = s.started
-		*s = n
 	default:
+		n.started, n.Quality = s.started && !s.Ended, s.Quality
 		*s = n
 	}
 	if p.Inferred || p.State == events.DialogActive {

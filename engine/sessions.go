@@ -62,6 +62,9 @@ func (k *correlator) observeSession(o *SessionObservation) disposition {
 		return k.waitForChannel(o, w)
 	}
 	s := k.sessions[o.Session]
+	if s != nil && s.ended && s.account == o.Account && o.Kind == SessionNew && o.State == events.DialogRecovering {
+		s = nil // another phone of the account has taken it over
+	}
 	switch {
 	case s != nil && (s.ended || s.account != o.Account):
 		return dispDuplicate // late: its end was told or inferred

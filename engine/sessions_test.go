@@ -235,6 +235,25 @@ func TestManyWordsBeforeTheLegAreNotLost(t *testing.T) {
 	}
 }
 
+// TestSessionIsTakenOverByAnotherPhone: the one that was displaced has ended it,
+// the switch offers it to the other.
+func TestSessionIsTakenOverByAnotherPhone(t *testing.T) {
+	s := newStory(t, Policies{})
+	s.leg(incoming("b", "a", anna, "380"))
+	s.tell(rings("b"))
+	s.tell(ice("b", "new"))
+	s.want(s.tell(SessionObservation{Kind: SessionEnded, Session: "b", Reason: events.SessionDisplaced}), "1004 webRtcDestroyed a")
+	n := len(s.evs)
+	taken := rings("b")
+	taken.State = events.DialogRecovering
+	s.tell(taken)
+	s.want(s.tell(dialog("b", events.DialogActive)), "1004 webRtcStarted a")
+	s.want(s.since(n), "new recovering inferred=false joined=false", "dialog recovering>active")
+	if w := s.steps[len(s.steps)-1].Result.Call.WebRTC; w.Ended || w.Reason != "" {
+		t.Errorf("the view shows %+v", w)
+	}
+}
+
 // drawSession is a word of one of two phones about one of the legs, in any order.
 func drawSession(t *rapid.T, s *story) Input {
 	in := s.told(SessionObservation{
@@ -242,7 +261,7 @@ func drawSession(t *rapid.T, s *story) Input {
 		Account: rapid.SampledFrom([]string{anna, anna, bert}).Draw(t, "phone of"),
 		Session: rapid.SampledFrom([]string{"l1", "l2", "l3", "l4", "x", ""}).Draw(t, "session"), Transport: "verto", Direction: events.In,
 		Layer:   rapid.SampledFrom([]string{events.LayerDialog, events.LayerICE, events.LayerDTLS, "y"}).Draw(t, "layer"),
-		State:   rapid.SampledFrom([]string{"ringing", "active", "held", "new", "failed", "hangup", ""}).Draw(t, "session state"),
+		State:   rapid.SampledFrom([]string{"ringing", "active", "held", "new", "failed", "hangup", "recovering", ""}).Draw(t, "session state"),
 		Attempt: rapid.IntRange(0, 2).Draw(t, "attempt"), Video: rapid.Bool().Draw(t, "video"),
 		Stats:  events.WebRTCStats{PacketsReceived: int64(s.seq), MOS: rapid.SampledFrom([]float64{0, 4.4, math.Inf(1), math.NaN(), -1}).Draw(t, "mos")},
 		Reason: rapid.SampledFrom([]string{"", events.SessionBye}).Draw(t, "session reason"),

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/google/uuid"
+
 	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/events"
 )
@@ -87,7 +89,7 @@ func (f *Frame) leg() (*engine.LegObservation, string) {
 		Vars:        f.carriesVariables(),
 		CallGroup:   f.first(hCallGroup, hCallGroupAccount),
 		ChannelCall: f.text(hChannelCall),
-		Channel:     f.text(hChannelName),
+		Channel:     f.channel(),
 
 		Inbound:        f.is(hCallDirection, "inbound"),
 		LogicalInbound: f.is(hLogicalDirection, "inbound"),
@@ -261,6 +263,19 @@ func (f *Frame) transfer() (target, stamp string) {
 	return intern(clean(number)), intern(at)
 }
 
+// channel returns the channel's name. That of a called Verto leg ends in the
+// phone's session id, which is a secret: whoever knows it can take the phone's
+// place (reference/verto-protocol.md, 16.5-8).
+func (f *Frame) channel() string {
+	name := f.text(hChannelName)
+	if dialled, ok := strings.CutPrefix(name, vertoChannel); ok && uuid.Validate(dialled) == nil {
+		return vertoChannel
+	}
+	return name
+}
+
+const vertoChannel = "verto.rtc/"
+
 // webRTC infers the session's transport from the channel; the account path shows
 // none of these headers.
 func (f *Frame) webRTC() string {
@@ -270,7 +285,7 @@ func (f *Frame) webRTC() string {
 		return "sip-ws"
 	}
 	switch {
-	case bytes.HasPrefix(channel, []byte("verto.rtc/")):
+	case bytes.HasPrefix(channel, []byte(vertoChannel)):
 		return "verto"
 	case bytes.HasPrefix(channel, []byte("sofia/")):
 		// A variable of the caller's Verto leg that was exported to a SIP leg

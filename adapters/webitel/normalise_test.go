@@ -440,6 +440,10 @@ var legCases = []legCase{
 		engine.LegObservation{Kind: engine.LegUnbridged, BridgeA: "a", BridgeB: "b", OtherLeg: "b"},
 	},
 	{
+		"called Verto channel, whose name is a secret", `"Event-Name":"CHANNEL_STATE","Channel-Name":"verto.rtc/fe821b89-5162-43ec-998d-ad15a46e480c"`,
+		engine.LegObservation{Kind: engine.LegSeen, Channel: "verto.rtc/", WebRTC: "verto"},
+	},
+	{
 		"Verto channel", `"Event-Name":"CHANNEL_STATE","Channel-Name":"verto.rtc/1002"`,
 		engine.LegObservation{Kind: engine.LegSeen, Channel: "verto.rtc/1002", WebRTC: "verto"},
 	},

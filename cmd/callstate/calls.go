@@ -141,6 +141,11 @@ func (e *env) printCalls(vs []cti.CallView, asJSON bool) error {
 		}
 		return nil
 	}
+	header := []string{"STARTED (UTC)", "ACCOUNT", "DIR", "CALLER", "CALLED", "OUTCOME", "RING", "TALK", "HOLD", "CAUSE", "CALL"}
+	sessions := slices.ContainsFunc(vs, func(v cti.CallView) bool { return v.Call.WebRTC != nil })
+	if sessions {
+		header = append(header, "WEB PHONE")
+	}
 	rows := make([][]string, len(vs))
 	for i := range vs {
 		c := &vs[i].Call
@@ -152,6 +157,9 @@ func (e *env) printCalls(vs []cti.CallView, asJSON bool) error {
 			c.StartedAt.Time().Format("2006-01-02 15:04:05"), vs[i].Account, string(c.Direction), party(c.CallerID), party(c.CalledID),
 			outcome, seconds(c.RingMs), seconds(c.TalkMs), seconds(c.HoldMs), c.Cause, vs[i].CallID,
 		}
+		if sessions {
+			rows[i] = append(rows[i], webPhoneText(c.WebRTC))
+		}
 	}
-	return e.table([]string{"STARTED (UTC)", "ACCOUNT", "DIR", "CALLER", "CALLED", "OUTCOME", "RING", "TALK", "HOLD", "CAUSE", "CALL"}, rows)
+	return e.table(header, rows)
 }

@@ -158,12 +158,7 @@ var callColumns = []column[engine.PastCall]{
 	{"recording", func(c *engine.PastCall) any { return c.View.Call.Recording }},
 	{"recorded", func(c *engine.PastCall) any { return c.View.Call.Recorded }},
 	{"digits", func(c *engine.PastCall) any { return int64(c.Digits) }},
-	{"webrtc_transport", func(c *engine.PastCall) any {
-		if w := c.View.Call.WebRTC; w != nil {
-			return w.Transport
-		}
-		return ""
-	}},
+	{"webrtc_transport", func(c *engine.PastCall) any { return sessionOf(c).Transport }},
 	{"origin", func(c *engine.PastCall) any { return c.View.Call.Origin.String() }},
 	{"inferred", func(c *engine.PastCall) any { return c.View.Call.Inferred }},
 	{"first_position", func(c *engine.PastCall) any { return c.First }},
@@ -175,6 +170,16 @@ var callColumns = []column[engine.PastCall]{
 	{"webrtc_jitter_ms", quality(func(q *cti.Quality) any { return q.JitterMs })},
 	{"webrtc_round_trip_ms", quality(func(q *cti.Quality) any { return known(q.RoundTripMs) })},
 	{"webrtc_mos", quality(func(q *cti.Quality) any { return known(q.MOS) })},
+	{"webrtc_inferred", func(c *engine.PastCall) any { return sessionOf(c).Inferred }},
+	{"webrtc_reattached", func(c *engine.PastCall) any { return int64(sessionOf(c).Attempt) }},
+	{"webrtc_end", func(c *engine.PastCall) any { return sessionOf(c).Reason }},
+}
+
+func sessionOf(c *engine.PastCall) cti.WebRTC {
+	if w := c.View.Call.WebRTC; w != nil {
+		return *w
+	}
+	return cti.WebRTC{}
 }
 
 // known is nil for a figure that is 0 where it is not known.
@@ -188,11 +193,11 @@ func known(v float64) any {
 // quality is a figure of the call's media session; nil where nobody measured it.
 func quality(value func(*cti.Quality) any) func(*engine.PastCall) any {
 	return func(c *engine.PastCall) any {
-		w := c.View.Call.WebRTC
-		if w == nil || w.Quality == nil {
+		q := sessionOf(c).Quality
+		if q == nil {
 			return nil
 		}
-		return value(w.Quality)
+		return value(q)
 	}
 }
 

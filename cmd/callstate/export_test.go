@@ -121,12 +121,12 @@ func TestExportOfQuality(t *testing.T) {
 		quality    *cti.Quality
 		csv, lines string
 	}{
-		{nil, ",,,,,,", "null,null"},
+		{nil, ",,,,,,,false,0,", "null,null"},
 		{&cti.Quality{Codec: "opus", PacketsReceived: 500, PacketsSent: 501, PacketsLost: 2, JitterMs: 3.25, MOS: 4.31}, "opus,500,501,2,3.25,,4.31", `"opus",500,501,2,3.25,null,4.31`},
 	} {
 		for format, want := range map[string]string{"csv": c.csv, "jsonl": c.lines} {
 			var b bytes.Buffer
-			rows, err := newRowWriter(&b, format, callColumns[len(callColumns)-7:])
+			rows, err := newRowWriter(&b, format, callColumns[len(callColumns)-10:])
 			if err == nil {
 				err = rows.write(&engine.PastCall{View: cti.CallView{Call: cti.Call{WebRTC: &cti.WebRTC{Quality: c.quality}}}})
 			}

@@ -226,6 +226,9 @@ func (e *env) printEvidence(all []engine.Evidence, asJSON bool) error {
 
 // payloadText is what an event says, for people: its fields that are set.
 func payloadText(p events.Payload) string {
+	if s, ok := sessionText(p); ok {
+		return s
+	}
 	b, err := json.Marshal(p)
 	if err != nil || len(b) < 3 {
 		return ""

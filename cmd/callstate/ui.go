@@ -108,8 +108,10 @@ func eventText(ev *cti.Event) string {
 		fmt.Fprintf(&b, "  %s transfer to %s %s", ev.Transfer.Kind, party(ev.Transfer.Target), ev.Transfer.Result)
 	case cti.CallAliased:
 		fmt.Fprintf(&b, "  also known as %s (%s)", ev.Alias, ev.AliasReason)
-	case cti.WebRTCStarted:
-		fmt.Fprintf(&b, "  session %s", ev.SessionID)
+	case cti.WebRTCStarted, cti.WebRTCVideoStarted, cti.WebRTCDestroyed:
+		fmt.Fprintf(&b, "  session %s", shortID(ev.SessionID))
+	case cti.SessionQuality:
+		fmt.Fprintf(&b, "  %s", qualityText(ev.Quality))
 	default:
 		fmt.Fprintf(&b, "  %s", c.StateName)
 	}
