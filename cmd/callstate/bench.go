@@ -35,7 +35,7 @@ the same run, since the speed of a machine moves more than most of what one want
 know: what counts is the ratio. The input is recorded calls of a running FreeSWITCH.
 Where a figure is measured several times the run with the median ratio is shown.
 
-The figures are P1 to P14; P6 has two rows, P6a and P6b. Logs are made in a folder of
+The figures are P1 to P17; P6 has two rows, P6a and P6b. Logs are made in a folder of
 their own and removed; the folder should be on the disk that the daemon will use.
 
 With --json one object a line: id, name, value, reference, ratio, unit; limit and

@@ -23,7 +23,7 @@ import (
 
 // Row is one figure.
 type Row struct {
-	ID        string  `json:"id"` // P1 to P14; P6a and P6b
+	ID        string  `json:"id"` // P1 to P17; P6a and P6b
 	Name      string  `json:"name"`
 	Value     float64 `json:"value"`
 	Reference float64 `json:"reference"` // the peer's, or what the value may be at most
@@ -93,6 +93,7 @@ var figures = []figure{
 	{[]string{"P2"}, (*Bench).pathAgainstNoStore},
 	{[]string{"P3"}, (*Bench).pathAgainstMap},
 	{[]string{"P14"}, (*Bench).pathStalled},
+	{[]string{"P15", "P16", "P17"}, (*Bench).sessions},
 }
 
 // IDs are those of all figures, in the order of their numbers.
