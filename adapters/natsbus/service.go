@@ -168,6 +168,7 @@ type ServiceOptions struct {
 	Prefix  string        // of the subjects; "" means callstate.v1
 	Version string        // semantic; "" means that of the build
 	Timeout time.Duration // of one query; 0 means 5 s
+	Log     LogSource     // may be read by whoever may ask about everybody; nil: by nobody
 	Logger  *slog.Logger  // nil means discard
 }
 
@@ -224,6 +225,14 @@ func StartService(nc *nats.Conn, q Queries, o ServiceOptions) (*Service, error) 
 			}
 		}
 	}
+	if o.Log != nil {
+		for _, verb := range []string{logEvents, logBase} {
+			if err := svc.AddEndpoint(strings.ReplaceAll(verb, ".", "-"), s.handler(verb), micro.WithEndpointSubject(o.Prefix+"."+verb)); err != nil {
+				s.Close()
+				return nil, fmt.Errorf("natsbus: endpoint %s.%s: %w", o.Prefix, verb, err)
+			}
+		}
+	}
 	return s, nil
 }
 
@@ -253,6 +262,10 @@ func (s *Service) query(ctx context.Context, verb string, in Scope, data []byte)
 		return s.linesAt(ctx, in, data)
 	case "status":
 		return s.status(ctx, in, data)
+	case logEvents:
+		return s.logEvents(ctx, data)
+	case logBase:
+		return s.logBase(data)
 	default:
 		return nil, badRequest("no query %s", verb)
 	}

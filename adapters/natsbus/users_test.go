@@ -167,6 +167,7 @@ var (
 		"$JS.API.CONSUMER.CREATE.KV_cti-lines.x.$KV.cti-lines.acme_example.1004", "$JS.API.CONSUMER.MSG.NEXT.CTI.x", "$JS.API.CONSUMER.LIST.CTI",
 		"$JS.API.DIRECT.GET.CTI", "$JS.API.DIRECT.GET.CTI.cti.v1.acme_example.1004.callStarted.x", "$JS.API.DIRECT.GET.KV_cti-lines.$KV.cti-lines.acme_example.1004", "$JS.ACK.CTI.x.1.1.1.1.1",
 		"callstate.v1.control.acme_example.1004.queryCallRecords", "callstate.v1.control.other_example.1.dropCall",
+		"callstate.v1.log.events", "callstate.v1.log.base",
 	}
 	wide = []string{
 		"callstate.v1.calls.get", "callstate.v1.calls.list", "callstate.v1.calls.history", "callstate.v1.calls.doubtful", "callstate.v1.calls.at", "callstate.v1.events.since",

@@ -74,7 +74,7 @@ func openAppOn(cfg config, log store.Store, logger *slog.Logger) (a *app, err er
 	if err = a.phones.open(&cfg, a.engine, logger); err != nil {
 		return a, fmt.Errorf("open web phones: %w", err)
 	}
-	a.service, err = natsbus.StartService(a.bus.Conn(), &queries{engine: a.engine, store: a.store, bus: a.bus, links: a.links, phones: a.phones}, natsbus.ServiceOptions{Logger: logger})
+	a.service, err = natsbus.StartService(a.bus.Conn(), &queries{engine: a.engine, store: a.store, bus: a.bus, links: a.links, phones: a.phones}, natsbus.ServiceOptions{Log: a.store, Logger: logger})
 	if err != nil {
 		return a, fmt.Errorf("start service: %w", err)
 	}

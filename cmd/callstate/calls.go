@@ -31,18 +31,46 @@ func (f *sourceFlags) add(e *env, cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("data", "nats")
 }
 
-// openLog opens the log for reading.
-func (f *sourceFlags) openLog() (*bolt.Store, error) {
+// openLog opens the log for reading. instead is what to do where an engine has it.
+func (f *sourceFlags) openLog(instead string) (*bolt.Store, error) {
 	s, err := bolt.Open(f.data, &bolt.Options{ReadOnly: true})
 	if errors.Is(err, store.ErrInUse) {
-		return nil, &store.HintError{Err: fmt.Errorf("%s: %w", f.data, store.ErrInUse), Hint: "ask the engine that has it with --nats URL, or stop it first"}
+		return nil, &store.HintError{Err: fmt.Errorf("%s: %w", f.data, store.ErrInUse), Hint: instead}
 	}
 	return s, err
 }
 
+// What to do where an engine has the log.
+const (
+	askOrStop = "ask the engine that has it with --nats URL, or stop it first"
+	stopFirst = "stop the engine that has it first"
+)
+
+// openSource opens the log for reading, that of the running engine where no folder
+// is given.
+func (f *sourceFlags) openSource(ctx context.Context) (log natsbus.LogSource, stop func(), err error) {
+	if f.data != "" {
+		s, err := f.openLog(askOrStop)
+		if err != nil {
+			return nil, nil, err
+		}
+		return s, func() { s.Close() }, nil
+	}
+	nc, err := f.nats.connect()
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w; is an engine running there? a log is read with --data", err)
+	}
+	remote, err := natsbus.OpenRemoteLog(ctx, nc)
+	if err != nil {
+		nc.Close()
+		return nil, nil, err
+	}
+	return remote, nc.Close, nil
+}
+
 // openWatched opens the log for a reading that shows its progress.
 func (e *env) openWatched(src *sourceFlags) (*watchedReads, error) {
-	log, err := src.openLog()
+	log, err := src.openLog(askOrStop)
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,8 @@ func newExport(e *env) *cobra.Command {
 		Use:   "export",
 		Short: "calls and events for analytics, as CSV or JSON Lines",
 		Long: `Writes calls, a row each (--calls, the default), or stored events (--events), from a
-log. The columns are documented in cmd/callstate/EXPORT.md and do not change.
+log (--data) or from that of a running engine, which it reads over NATS and does not
+hold up. The columns are documented in cmd/callstate/EXPORT.md and do not change.
 
 The last line on standard error is "next position N". Give --from N the next time, and
 only what is new comes: events from that position on, and calls that had an event from
@@ -49,7 +50,8 @@ when the event happened, and the filters that only a call can pass leave out wha
 belongs to no call.`,
 		Example: `  callstate export --data data > calls.csv
   callstate export --data data --format jsonl --from 1 -o calls.jsonl
-  callstate export --data data --events --account 1001@demo.local --mask`,
+  callstate export --data data --events --account 1001@demo.local --mask
+  callstate export --nats nats://127.0.0.1:4222 --from 386 -o more.csv`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
@@ -59,15 +61,13 @@ belongs to no call.`,
 			switch {
 			case o.calls && o.events:
 				return fmt.Errorf("%w: --calls and --events are two exports", errUsage)
-			case o.src.data == "":
-				return fmt.Errorf("%w: --data is missing: export reads a log", errUsage)
 			case o.format != "csv" && o.format != "jsonl":
 				return fmt.Errorf("%w: --format %q: want csv or jsonl", errUsage, o.format)
 			}
 			return e.export(cmd.Context(), &o)
 		},
 	}
-	cmd.Flags().StringVar(&o.src.data, "data", "", "read the log in this folder; no engine may have it open")
+	o.src.add(e, cmd)
 	ff.add(cmd.Flags())
 	cmd.Flags().BoolVar(&o.calls, "calls", false, "export calls (the default)")
 	cmd.Flags().BoolVar(&o.events, "events", false, "export stored events")
@@ -79,11 +79,11 @@ belongs to no call.`,
 }
 
 func (e *env) export(ctx context.Context, o *exportOptions) error {
-	log, err := o.src.openLog()
+	log, closeLog, err := o.src.openSource(ctx)
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer closeLog()
 	base, _, err := log.Base()
 	if err != nil {
 		return err

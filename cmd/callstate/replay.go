@@ -171,7 +171,7 @@ type replayer struct {
 }
 
 func (e *env) replay(ctx context.Context, o *replayOptions, plan replayPlan) error {
-	log, err := o.src.openLog()
+	log, err := o.src.openLog(stopFirst)
 	if err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ type verdict struct {
 var errDiffers = errors.New("the log and what was made of it differ")
 
 func (e *env) verify(ctx context.Context, o *verifyOptions) error {
-	log, err := o.src.openLog()
+	log, err := o.src.openLog(stopFirst)
 	if err != nil {
 		return err
 	}
