@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,7 +30,9 @@ func TestExportFromARunningEngine(t *testing.T) {
 	if err := d.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if want, _ := runVerb(t, "export", "--data", data); want != calls {
+	// What came after may have changed the order of rows.
+	sorted := func(s string) []string { return slices.Sorted(strings.Lines(s)) }
+	if want, _ := runVerb(t, "export", "--data", data); !slices.Equal(sorted(want), sorted(calls)) {
 		t.Error("other calls over NATS than from the folder")
 	}
 	if want, _ := runVerb(t, "export", "--data", data, "--events", "--format", "jsonl", "--from", "100"); evs == "" || !strings.HasPrefix(want, evs) {
