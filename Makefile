@@ -1,5 +1,5 @@
 # Names for the long commands. The short ones are go build, go vet and go test.
-.PHONY: ci lint fmt fuzz bench golden cover kill away faults soak
+.PHONY: ci lint fmt fuzz bench golden cover kill away faults soak storm
 
 ci: ; bash .ci/run
 lint: ; go tool -modfile=tools/go.mod golangci-lint run ./...
@@ -12,6 +12,9 @@ kill: ; go test ./cmd/callstate -run TestKilledAnywhere -v -timeout 2h -kills 10
 faults: ; go test ./store/bolt -v -timeout 1h -long -run 'PowerCut|DiskFull|SyncFails|Damage|Rescue'
 away: ; go test ./cmd/callstate -run 'InTrouble' -v -timeout 1h -away 3m
 soak: ; go test ./cmd/callstate -run TestSoak -v -timeout 3h -soak 1h -soak-calls 100000
+
+# The long forms of the tests of the links.
+storm: ; go test ./cmd/callstate -run 'TestReconnectStorm|TestGapAnywhere|TestSize' -v -timeout 1h -storm 1m -gaps -size
 
 # A long run of every fuzz target.
 fuzz:

@@ -54,6 +54,7 @@ type call struct {
 
 	seq      uint64      `wire:"39"` // CTI events so far
 	endedRec events.Time `wire:"40"`
+	gaps     []cti.Gap   `wire:"41"`
 }
 
 // callLeg is one channel of the account in the call.
@@ -305,7 +306,7 @@ func (c *call) view(account string, f cti.Features) *cti.Call {
 		BridgedAt: c.bridgedAt, EndedAt: c.endedAt,
 		RingMs: c.ringMs, TalkMs: c.talkMs, HoldMs: c.holdMs,
 		Recording: c.recording, Recorded: c.recorded, Conference: c.inConf, Parked: c.parked, Digits: c.digits,
-		Legs: make([]cti.Leg, len(c.legs)), Origin: c.origin, Inferred: c.inferred,
+		Legs: make([]cti.Leg, len(c.legs)), Origin: c.origin, Inferred: c.inferred, Gaps: slices.Clone(c.gaps),
 	}
 	if c.transfer != nil {
 		t := *c.transfer
@@ -324,6 +325,21 @@ func (c *call) view(account string, f cti.Features) *cti.Call {
 		}
 	}
 	return v
+}
+
+// maxGaps is how many gaps a call keeps apart; later ones lengthen the last.
+const maxGaps = 16
+
+// gap notes a time of which nothing is known. One that goes on, or begins where
+// the last ended, is one with it.
+func (c *call) gap(p *events.CallGap) {
+	if n := len(c.gaps); n > 0 {
+		if last := &c.gaps[n-1]; n == maxGaps || p.From <= last.To {
+			last.To = max(last.To, p.To)
+			return
+		}
+	}
+	c.gaps = append(c.gaps, cti.Gap{From: p.From, To: p.To, Reason: p.Reason})
 }
 
 // addAlias notes a further id and returns whether it was new.

@@ -78,6 +78,7 @@ type correlator struct {
 	doubtful []*leg                     // ended by inference, oldest first
 	now      events.Time
 	began    events.Time // when this process took the log up
+	resumed  events.Time // when the log ended that it took up
 	frames   events.FrameCounts
 
 	// The frame under way.
@@ -176,6 +177,7 @@ type core struct {
 
 type waitingLeg struct {
 	since  events.Time
+	asked  bool // a comparison found it, and the PBX is asked for it
 	inputs []Input
 }
 
@@ -221,7 +223,7 @@ func (k *correlator) tick(now events.Time) ([]events.Event, error) {
 	if now > k.now {
 		k.now = now
 	}
-	k.expire(k.now.Add(-waitForLeg))
+	k.expire(k.now.Add(-waitForLeg), false)
 	k.expireSessions(k.now.Add(-waitForChannel))
 	k.forget()
 	return k.out, k.err
@@ -230,7 +232,7 @@ func (k *correlator) tick(now events.Time) ([]events.Event, error) {
 // finish decides all that still waits, at the end of the input.
 func (k *correlator) finish() ([]events.Event, error) {
 	k.out, k.err = k.out[:0], nil
-	k.expire(k.now + 1)
+	k.expire(k.now+1, true)
 	k.expireSessions(k.now + 1)
 	return k.out, k.err
 }
@@ -347,11 +349,12 @@ func (k *correlator) accountOf(presence string) string {
 	return presence
 }
 
-// expire decides the legs that have waited since before deadline.
-func (k *correlator) expire(deadline events.Time) {
+// expire decides the legs that have waited since before deadline; with all also
+// those of which the PBX will tell.
+func (k *correlator) expire(deadline events.Time, all bool) {
 	var due []string
 	for id, w := range k.waiting {
-		if w.since < deadline {
+		if w.since < deadline && (all || !k.cutOff(w, k.presenceOfWaiting(id))) {
 			due = append(due, id)
 		}
 	}

@@ -225,6 +225,11 @@ func viewFields(c *cti.Call) map[string]string {
 		"parked": strconv.FormatBool(c.Parked), "digits": c.Digits,
 		"origin": c.Origin.String(), "inferred": c.Inferred,
 	}
+	var gaps []string
+	for _, g := range c.Gaps {
+		gaps = append(gaps, g.From.String()+"/"+g.To.String()) // an interval (ISO 8601)
+	}
+	m["gaps"] = strings.Join(gaps, " ")
 	if t := c.Transfer; t != nil {
 		m["transfer.kind"], m["transfer.result"], m["transfer.target"] = t.Kind, t.Result, t.Target
 	}

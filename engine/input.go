@@ -168,6 +168,7 @@ const (
 	LinkDown
 	LinkResynced   // the PBX was compared with what we knew
 	LinkUnanswered // it could not be: Reason says why
+	LinkSilent     // its events had fallen silent, at the earliest since Since
 )
 
 // LinkObservation is a change of an adapter's connection.
@@ -179,6 +180,7 @@ type LinkObservation struct {
 	Mode     string // "domain" or "account"
 	Accounts int
 	Reason   string
+	Since    events.Time
 
 	Live, Opened, Closed int // LinkResynced: legs the PBX has, found, and gone
 }

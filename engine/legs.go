@@ -46,6 +46,7 @@ func (k *correlator) observeLeg(o *LegObservation) disposition {
 	if w := k.waiting[o.Leg]; w != nil && l == nil {
 		// The leg begins with this frame, though those that waited came before it.
 		l = k.begin(o)
+		k.awaitedSeen(l) // now, and not at the time of a frame that waited
 		in, at, src, n := k.in, k.at, k.src, k.n
 		k.settle(o.Leg, -1)
 		k.in, k.at, k.src, k.n = in, at, src, n
@@ -53,9 +54,7 @@ func (k *correlator) observeLeg(o *LegObservation) disposition {
 		l = k.begin(o)
 	}
 	k.note(l)
-	if p := k.legs[l.awaitedBy]; p != nil && p.partner == l.id {
-		k.bridge(l.id, p.id)
-	}
+	k.awaitedSeen(l)
 	if l.call == nil && !l.ended && (o.Vars || o.Kind == LegCreated) && k.accountOf(o.Presence) != "" {
 		k.adopt(l, o)
 	}
@@ -66,6 +65,13 @@ func (k *correlator) observeLeg(o *LegObservation) disposition {
 	k.transferSeen(l, o)
 	k.fact(l, o)
 	return dispNoOp
+}
+
+// awaitedSeen bridges a leg with one that was bridged with it before it was seen.
+func (k *correlator) awaitedSeen(l *leg) {
+	if p := k.legs[l.awaitedBy]; p != nil && p.partner == l.id {
+		k.bridge(l.id, p.id)
+	}
 }
 
 // observeCore ends what a switch carried that has been started again: nobody
@@ -234,6 +240,7 @@ func (k *correlator) beginCall(account string, o *LegObservation) *leg {
 	}
 	k.emit(k.freeKey(account, base), o.Leg, conv, p)
 	l := k.legs[o.Leg]
+	k.foundLate(l, o)
 	k.joinSession(l)
 	k.inferSession(l, o)
 	return l

@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/callstate/callstate/events"
 )
@@ -74,9 +75,13 @@ func (k *correlator) observeLink(o *LinkObservation) {
 		}
 	case LinkResynced:
 		k.emit(events.CallKey{}, "", "", &events.LinkResynced{Live: o.Live, Opened: o.Opened, Closed: o.Closed})
+	case LinkSilent:
+		k.gaps(k.in.Source.Connection, o.Since, gapSilent)
 	case LinkUp:
+		down := k.downSince(o)
 		k.emit(events.CallKey{}, "", "", &events.LinkConnected{Login: o.Login, Mode: o.Mode, Accounts: o.Accounts})
 		k.agentsGone(o)
+		k.gaps(k.in.Source.Connection, down, gapDown)
 	case LinkDown:
 		k.agentsGone(o)
 		k.emit(events.CallKey{}, "", "", &events.LinkDisconnected{Reason: o.Reason})
@@ -88,6 +93,83 @@ func (k *correlator) agentsGone(o *LinkObservation) {
 		k.emit(events.CallKey{Account: name}, "", "", &events.AgentOffline{Reason: linkLost})
 	}
 }
+
+// cutOff reports whether the connection that told of a waiting leg is gone and no
+// other has been compared with since: whether there is such a leg the PBX will say.
+func (k *correlator) cutOff(w *waitingLeg, account string) bool {
+	if w.asked {
+		return true
+	}
+	s := &w.inputs[0].Source
+	if l := k.links[s.Connection]; l != nil && l.down == 0 || len(k.links) == 0 || s.Connection == "" {
+		return false
+	}
+	for _, l := range k.links {
+		if l.pbx == s.PBX && l.down == 0 && l.compared >= w.since && l.sees(account) {
+			return false
+		}
+	}
+	return true
+}
+
+// Reasons of call.gap.
+const (
+	gapDown   = "link-down"
+	gapLate   = "found-late"
+	gapSilent = "events-silent"
+)
+
+// downSince is when the connection before of the same login was lost; after a
+// restart, when the log ended.
+func (k *correlator) downSince(o *LinkObservation) events.Time {
+	for _, l := range k.links {
+		if l.pbx == k.in.Source.PBX && l.login == o.Login {
+			return firstTime(l.down, k.in.ReceivedAt)
+		}
+	}
+	return k.resumed
+}
+
+// gaps records, of each call that the connection shows and no other does, that
+// nothing was told of it from a time until now. Of a call that had just ended the
+// last words may be missing. 0 is no time.
+func (k *correlator) gaps(conn string, from events.Time, reason string) {
+	l := k.links[conn]
+	if l == nil || from == 0 || from >= k.in.ReceivedAt {
+		return
+	}
+	var about []*leg
+	for key, c := range k.calls {
+		if !l.sees(key.Account) || k.seenBesides(conn, key.Account) {
+			continue
+		}
+		if i := slices.IndexFunc(c.legs, func(x *leg) bool { return !x.ended || x.goneAt >= from.Add(-lastWords) }); i >= 0 {
+			about = append(about, c.legs[i])
+		}
+	}
+	slices.SortFunc(about, func(a, b *leg) int { return compareKeys(a.call.key, b.call.key) })
+	for _, l := range about {
+		if began := l.call.legs[0].since; began < k.in.ReceivedAt { // it may have begun in the gap
+			k.emitCall(l, &events.CallGap{From: max(from, began), To: k.in.ReceivedAt, Reason: reason})
+		}
+	}
+}
+
+// foundLate records that the beginning of a call was not told.
+func (k *correlator) foundLate(l *leg, o *LegObservation) {
+	age := k.at.Sub(o.CreatedAt)
+	if o.Kind == LegStated || o.Kind != LegCreated && k.src == events.TimeOfEvent && age >= foundLateAfter {
+		k.emitCall(l, &events.CallGap{From: firstTime(o.CreatedAt, k.at), To: k.at, Reason: gapLate})
+	}
+}
+
+const (
+	// foundLateAfter is how old a call may be at its first frame, in milliseconds:
+	// the first is lost while a subscription is not in force yet.
+	foundLateAfter = 500
+	// lastWords is for how long after its end a call is told of.
+	lastWords = 5 * time.Second
+)
 
 // evolveLink is evolve for a connection that came or went. The one before of the
 // same login is forgotten.

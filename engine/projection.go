@@ -168,6 +168,8 @@ func (f *folding) foldCall(c *call) {
 		f.transferred(c, cti.Transfer{Kind: p.Kind, Result: p.Result, Target: p.Target})
 	case *events.CallReinstated:
 		f.reinstated(c, p)
+	case *events.CallGap:
+		c.gap(p)
 	default:
 		f.foldSession(c)
 	}

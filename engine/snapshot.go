@@ -63,6 +63,9 @@ func (k *correlator) compare(s *Snapshot) []string {
 	for _, row := range s.Legs {
 		listed[row.ID] = true
 		l := k.legs[row.ID]
+		if w := k.waiting[row.ID]; w != nil {
+			w.asked = true
+		}
 		switch {
 		case l == nil, l.ended && l.inferred && !row.Ending:
 			want = append(want, row.ID)

@@ -20,6 +20,7 @@ const (
 	TypeCallConferenceJoined Type = "call.conference-joined"
 	TypeCallConferenceLeft   Type = "call.conference-left"
 	TypeCallReinstated       Type = "call.reinstated"
+	TypeCallGap              Type = "call.gap"
 	TypeCallRecordingStarted Type = "call.recording-started"
 	TypeCallRecordingStopped Type = "call.recording-stopped"
 	TypeCallTransferred      Type = "call.transferred"
@@ -77,6 +78,7 @@ var registered = []struct {
 	{1, func() Payload { return new(CallConferenceJoined) }},
 	{1, func() Payload { return new(CallConferenceLeft) }},
 	{1, func() Payload { return new(CallReinstated) }},
+	{1, func() Payload { return new(CallGap) }},
 	{1, func() Payload { return new(CallRecordingStarted) }},
 	{1, func() Payload { return new(CallRecordingStopped) }},
 	{1, func() Payload { return new(CallTransferred) }},
@@ -163,6 +165,9 @@ func (*CallConferenceLeft) EventType() Type { return TypeCallConferenceLeft }
 
 // EventType returns "call.reinstated".
 func (*CallReinstated) EventType() Type { return TypeCallReinstated }
+
+// EventType returns "call.gap".
+func (*CallGap) EventType() Type { return TypeCallGap }
 
 // EventType returns "call.recording-started".
 func (*CallRecordingStarted) EventType() Type { return TypeCallRecordingStarted }

@@ -128,6 +128,14 @@ type (
 	CallReinstated struct {
 		Reason string `json:"reason" wire:"1"`
 	}
+	// CallGap is a time in which nothing was told of the call: what it did then is
+	// known as far as the PBX, asked later, said. Digits, a hold that was taken
+	// back, the moment of a bridge are not among that.
+	CallGap struct {
+		From   Time   `json:"from" wire:"1"`
+		To     Time   `json:"to" wire:"2"`
+		Reason string `json:"reason" wire:"3"` // link-down, found-late, events-silent
+	}
 	// CallRecordingStarted and CallRecordingStopped name the recording, never a link to it.
 	CallRecordingStarted struct {
 		Recording string `json:"recording,omitempty" wire:"1"`

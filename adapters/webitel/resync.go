@@ -137,15 +137,23 @@ func (r *Resync) unansweredBy(ctx context.Context, err error) {
 	if first {
 		r.log.Warn("the PBX does not say what channels it has, what it does is not known", "err", err)
 	}
+	r.note(ctx, &engine.LinkObservation{Kind: engine.LinkUnanswered, Reason: err.Error()})
+}
+
+// silentSince notes that what happened since then may not have been told.
+func (r *Resync) silentSince(ctx context.Context, since time.Time) {
+	r.note(ctx, &engine.LinkObservation{Kind: engine.LinkSilent, Since: events.At(since)})
+}
+
+// note hands on what was found out about the connection.
+func (r *Resync) note(ctx context.Context, o *engine.LinkObservation) {
 	l := r.client.current()
 	if l == nil {
 		return
 	}
-	at := events.At(now)
-	in := engine.Input{ReceivedAt: at, Source: l.source(0), Unframed: true, Link: &engine.LinkObservation{
-		Kind: engine.LinkUnanswered, At: at, Domain: l.domain, Login: l.login, Reason: err.Error(),
-	}}
-	if err := r.engine.Submit(ctx, in); err != nil && ctx.Err() == nil {
+	o.At, o.Domain, o.Login = events.At(time.Now()), l.domain, l.login
+	err := r.engine.Submit(ctx, engine.Input{ReceivedAt: o.At, Source: l.source(0), Unframed: true, Link: o})
+	if err != nil && ctx.Err() == nil {
 		r.log.Warn("not noted", "err", err)
 	}
 }
@@ -195,6 +203,8 @@ func (r *Resync) judge(ctx context.Context) {
 	}
 	slices.Sort(silent)
 	r.log.Warn("server events have fallen silent while others go on, subscriptions are renewed", "names", silent)
+	since, _, _ := r.Compared()
+	r.silentSince(ctx, since)
 	if err := r.renew(ctx); err != nil && ctx.Err() == nil {
 		r.log.Warn("subscriptions not renewed", "err", err)
 	}
@@ -220,11 +230,13 @@ func (r *Resync) renew(ctx context.Context) error {
 // it is taken anew, and what was lost meanwhile is compared again. A full round
 // follows a time of which nothing is known, and finds no fault in the stream.
 func (r *Resync) round(ctx context.Context, full bool) error {
+	since, _, _ := r.Compared()
 	found, err := r.compare(ctx, full)
 	switch {
 	case err != nil:
 		return err
 	case !full && found > 0:
+		r.silentSince(ctx, since)
 		r.log.Warn("the PBX has calls that its event stream did not tell of, subscriptions are renewed", "legs", found)
 	case r.client.mode == ModeDomain && r.client.mayBeShadowed(time.Now()):
 		r.log.Debug("a former socket may die at the server, subscriptions are renewed")

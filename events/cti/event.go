@@ -148,6 +148,16 @@ type Call struct {
 	Legs            []Leg            `json:"legs"`
 	Origin          events.Origin    `json:"origin"`             // of the last fact: live, resync, import
 	Inferred        string           `json:"inferred,omitempty"` // why an end is believed that nobody sent
+	// Gaps are the times in which nothing was told of the call: what it did then is
+	// known as far as the PBX, asked later, said.
+	Gaps []Gap `json:"gaps,omitempty"`
+}
+
+// Gap is one of a call's gaps, by callstate's clock; found-late by the switch's.
+type Gap struct {
+	From   events.Time `json:"from" wire:"1"`
+	To     events.Time `json:"to" wire:"2"`
+	Reason string      `json:"reason" wire:"3"` // link-down, found-late, events-silent
 }
 
 // WebRTC is the media session of the call's leg.

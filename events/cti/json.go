@@ -125,6 +125,27 @@ func AppendCall(b []byte, c *Call) []byte {
 	b = append(b, `,"origin":`...)
 	b = AppendString(b, c.Origin.String())
 	b = appendOptional(b, `,"inferred":`, c.Inferred)
+	for i, g := range c.Gaps {
+		if i == 0 {
+			b = append(b, `,"gaps":[`...)
+		} else {
+			b = append(b, ',')
+		}
+		b = appendGap(b, g)
+		if i == len(c.Gaps)-1 {
+			b = append(b, ']')
+		}
+	}
+	return append(b, '}')
+}
+
+func appendGap(b []byte, g Gap) []byte {
+	b = append(b, `{"from":`...)
+	b = AppendString(b, g.From.String())
+	b = append(b, `,"to":`...)
+	b = AppendString(b, g.To.String())
+	b = append(b, `,"reason":`...)
+	b = AppendString(b, g.Reason)
 	return append(b, '}')
 }
 

@@ -140,6 +140,9 @@ func (s *Server) handle(k *socket, b []byte) {
 	}
 	c := &command{s: s, socket: k, id: f.ID, fn: f.Func, args: f.Args}
 	h, known := handlers[f.Func]
+	s.mu.Lock()
+	s.commands[f.Func]++
+	s.mu.Unlock()
 	switch {
 	case !known:
 		c.reply("+ERR", f.Func+" - not found.")

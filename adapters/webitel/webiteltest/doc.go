@@ -14,8 +14,8 @@
 // Like the real one, the server loses the binding of an SE: name for a whole
 // domain when any socket gives the name up, and of every second name when a
 // socket that held names dies. On request it also drops sockets, leaves them half
-// open, delays, doubles and reorders frames, sends garbage and refuses to sign
-// in; see the methods of faults.go.
+// open, delays, doubles and reorders frames, sends garbage, refuses to sign in and
+// loses its switch; see the methods of faults.go.
 //
 // # Concurrency
 //

@@ -3,9 +3,11 @@ package webiteltest
 import (
 	"crypto/tls"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -71,6 +73,7 @@ type Server struct {
 	order    []string            // of the legs, for show_channel
 	core     string              // Core-UUID of the switch
 	down     bool                // the switch is
+	commands map[string]int      // received, by name
 	faults   faults
 	files    map[string][]byte // recordings, by id
 }
@@ -138,6 +141,7 @@ func New(opts Options) *Server {
 		tokens:   make(map[string]token),
 		bound:    make(map[binding]bool),
 		channels: make(map[string]*channel),
+		commands: make(map[string]int),
 		files:    make(map[string][]byte),
 	}
 	for _, id := range opts.Recordings {
@@ -165,6 +169,27 @@ func (s *Server) Core() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.core
+}
+
+// Delivers returns the SE: names that the broker delivers to a domain, sorted.
+func (s *Server) Delivers(domain string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var names []string
+	for b := range s.bound {
+		if b.domain == domain {
+			names = append(names, b.name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Commands returns how often each command was received.
+func (s *Server) Commands() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.commands)
 }
 
 // Close ends every socket and playing and waits for all goroutines.
