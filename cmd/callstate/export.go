@@ -173,6 +173,13 @@ var callColumns = []column[engine.PastCall]{
 	{"webrtc_inferred", func(c *engine.PastCall) any { return sessionOf(c).Inferred }},
 	{"webrtc_reattached", func(c *engine.PastCall) any { return int64(sessionOf(c).Attempt) }},
 	{"webrtc_end", func(c *engine.PastCall) any { return sessionOf(c).Reason }},
+	{"gap_ms", func(c *engine.PastCall) any {
+		ms := int64(0)
+		for _, g := range c.View.Call.Gaps {
+			ms += g.To.Sub(g.From)
+		}
+		return ms
+	}},
 }
 
 func sessionOf(c *engine.PastCall) cti.WebRTC {
