@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pion/webrtc/v4"
+
 	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/events"
 )
@@ -112,6 +114,36 @@ func (s *session) reattach() {
 	}
 }
 
+// findWay looks for another way for the media of an attempt whose ICE has failed.
+// The call is up all the while, and stays so if there is none.
+func (s *session) findWay(attempt int) {
+	state := s.state()
+	if s.peer == nil || s.attempt != attempt || state != events.DialogActive && state != events.DialogHeld {
+		return
+	}
+	ctx, cancel := s.timeout()
+	defer cancel()
+	peer := s.peer
+	offer, err := peer.restart(ctx)
+	if err == nil {
+		err = s.request(MethodModify, CallRequest{Action: ActionUpdateMedia, SDP: offer}, func(f *Frame, err error) {
+			var r CallResult
+			if err = outcome(f, err); err == nil {
+				err = Read(f.Result, &r)
+			}
+			if err == nil && peer == s.peer {
+				err = peer.accept(r.SDP)
+			}
+			if err != nil {
+				s.log.Warn("no other way for the media", "err", err)
+			}
+		})
+	}
+	if err != nil {
+		s.log.Warn("no other way for the media", "err", err)
+	}
+}
+
 // send answers an offer of the server.
 func (s *session) send(ctx context.Context, method, offer string, then func(*Frame, error)) error {
 	sdp, err := s.peer.answer(ctx, offer)
@@ -153,6 +185,9 @@ type attempt struct {
 }
 
 func (a attempt) transportState(layer, state string) {
+	if layer == events.LayerICE && state == webrtc.ICEConnectionStateFailed.String() {
+		a.s.box.put(lostWay{a.n})
+	}
 	a.s.p.tellOf(engine.SessionObservation{
 		Kind: engine.SessionState, Session: a.s.id, Attempt: a.n, Layer: layer, State: state,
 	})

@@ -21,7 +21,7 @@
 // after a loss. Each call is a session on a goroutine of its own: what arrives
 // back to back is done one after the other. The end of a socket, of ICE or of DTLS
 // is told and ends no call; that is the server's to do. Nor does the end of Run
-// hang up.
+// hang up. Where ICE fails a restart of it is offered (verto.modify, updateMedia).
 //
 // Nobody who commands a phone waits for the engine: observations go through a
 // queue to the sink, and when that is full the socket waits.

@@ -32,6 +32,10 @@ type Media struct {
 // with two, FreeSWITCH follows the wrong one for seconds (protocol 8.2).
 // [LocalAddress] finds it. A nil logger discards.
 func NewMedia(local netip.Addr, logger *slog.Logger) (*Media, error) {
+	return newMedia(local, logger, func(*webrtc.SettingEngine) {})
+}
+
+func newMedia(local netip.Addr, logger *slog.Logger, tune func(*webrtc.SettingEngine)) (*Media, error) {
 	if !local.IsValid() || local.IsUnspecified() {
 		return nil, fmt.Errorf("%w: %q is no local address for media", ErrArgument, local)
 	}
@@ -61,8 +65,10 @@ func NewMedia(local netip.Addr, logger *slog.Logger) (*Media, error) {
 	factory.OnNewPeerConnection(func(_ string, g stats.Getter) { m.getter = g })
 	interceptors.Add(factory)
 
+	engine := settings(local.Unmap(), log)
+	tune(&engine)
 	m.api = webrtc.NewAPI(webrtc.WithMediaEngine(codecs), webrtc.WithInterceptorRegistry(interceptors),
-		webrtc.WithSettingEngine(settings(local.Unmap(), log)))
+		webrtc.WithSettingEngine(engine))
 	return m, nil
 }
 

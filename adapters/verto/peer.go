@@ -96,6 +96,15 @@ func (p *peer) offer(ctx context.Context) (string, error) {
 	return p.media.describe(ctx, p.pc, d)
 }
 
+// restart returns an offer that finds a way for the media anew (RFC 8445, 9).
+func (p *peer) restart(ctx context.Context) (string, error) {
+	d, err := p.pc.CreateOffer(&webrtc.OfferOptions{ICERestart: true})
+	if err != nil {
+		return "", fmt.Errorf("make an offer: %w", err)
+	}
+	return p.media.describe(ctx, p.pc, d)
+}
+
 // answer takes the server's offer and returns our answer.
 func (p *peer) answer(ctx context.Context, offer string) (string, error) {
 	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: fromServer(offer)}); err != nil {

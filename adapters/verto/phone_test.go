@@ -690,3 +690,48 @@ func TestFileIsPlayed(t *testing.T) {
 		t.Errorf("figures %+v: want packets of four bytes, as in the file", st)
 	}
 }
+
+// Where the way of the media is lost and ICE fails, another is found; the call is
+// up all the while.
+func TestMediaFindsAnotherWay(t *testing.T) {
+	s := newServer(t, vertotest.Options{})
+	m, err := verto.NewImpatientMedia()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := newObserved()
+	p, err := verto.NewPhone(quick(s.URL()), verto.User{Login: account, Password: password}, m, o, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { _ = m.Run(ctx) })
+	wg.Go(func() {
+		if err := p.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	o.registered(t)
+	id, err := p.Call(ctx, "1002")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.reaches(t, id, events.DialogActive)
+	leg := s.Leg(id)
+	o.until(t, "media", func() bool { c := leg.Counts(); return c.Received > 5 && c.Sent > 5 })
+	leg.Cut(true)
+	o.until(t, "ICE failed", func() bool { return slices.Contains(o.states(id, events.LayerICE), "failed") })
+	leg.Cut(false)
+	o.until(t, "ICE connected again", func() bool {
+		states := o.states(id, events.LayerICE)
+		return states[len(states)-1] == "connected"
+	})
+	before := leg.Counts()
+	o.until(t, "media again", func() bool { c := leg.Counts(); return c.Received > before.Received+5 && c.Sent > before.Sent+5 })
+	if got, want := o.states(id, events.LayerDialog), []string{"requesting", "trying", "active"}; !slices.Equal(got, want) {
+		t.Errorf("dialog went %v, want %v", got, want)
+	}
+}

@@ -52,6 +52,8 @@ type (
 	}
 	// autoMsg says that the session is to be answered.
 	autoMsg struct{}
+	// lostWay says that ICE of an attempt has failed.
+	lostWay struct{ attempt int }
 	// isOver says that the dialog is over.
 	isOver struct{}
 )
@@ -118,6 +120,8 @@ func (s *session) run(stop <-chan struct{}) {
 					m.then(m.f, m.err)
 				case *command:
 					m.do(s, m)
+				case lostWay:
+					s.findWay(m.attempt)
 				case autoMsg:
 					auto = true
 				case isOver:
