@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ type demoOptions struct {
 	rate     float64
 	speed    float64
 	agents   int
+	phones   int
 	port     int
 	show     showOptions
 }
@@ -37,6 +39,8 @@ func newDemo(e *env) *cobra.Command {
 		Long: `Starts a Webitel server of our own on loopback, which plays recorded calls; connects
 to it through the real adapter; stores what it says; publishes what follows on an
 embedded NATS server; and prints the CTI events as it reads them back from there.
+Some agents have a web phone: callstate is that phone, with real media to a Verto
+server on loopback, and their calls are commanded as over NATS.
 
 Nothing needs to be set up. Stop it with Ctrl-C, or give --duration. Start it again
 on the same folder and it goes on where it was, also after kill -9.`,
@@ -44,8 +48,8 @@ on the same folder and it goes on where it was, also after kill -9.`,
   callstate demo --duration 10s --json`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.rate <= 0 || o.speed <= 0 || o.agents < 4 || o.duration < 0 {
-				return fmt.Errorf("%w: --rate and --speed must be above 0, --agents at least 4", errUsage)
+			if o.rate <= 0 || o.speed <= 0 || o.agents < 4 || o.phones < 0 || o.duration < 0 {
+				return fmt.Errorf("%w: --rate and --speed must be above 0, --agents at least 4, --phones and --duration not negative", errUsage)
 			}
 			return e.demo(cmd.Context(), o)
 		},
@@ -56,6 +60,7 @@ on the same folder and it goes on where it was, also after kill -9.`,
 	f.Float64Var(&o.rate, "rate", 2, "calls that begin each second")
 	f.Float64Var(&o.speed, "speed", 3, "pace of the recorded calls; 1 is how they were recorded")
 	f.IntVar(&o.agents, "agents", 30, "agents that take the calls")
+	f.IntVar(&o.phones, "phones", 2, "agents beside them whose phone is a web phone, with real media on loopback")
 	f.IntVar(&o.port, "port", -1, "port of the NATS server, so that others can subscribe (default: the system chooses)")
 	f.BoolVar(&o.show.json, "json", false, "print the payloads as they are on NATS, one a line")
 	f.BoolVar(&o.show.all, "all", false, "print also lineStateChanged, agentStateChanged and callDetails")
@@ -75,8 +80,8 @@ func (e *env) demo(ctx context.Context, o demoOptions) error {
 	logger := e.logger()
 	watcher := "9000@" + demoDomain
 	pbx := webiteltest.New(webiteltest.Options{
-		Accounts: append(webiteltest.Agents(demoDomain, 1001, o.agents, demoSecret),
-			webiteltest.Account{Login: watcher, Secret: demoSecret, Name: "Watcher"}),
+		Accounts: slices.Concat(webiteltest.Agents(demoDomain, 1001, o.agents, demoSecret), webiteltest.Agents(demoDomain, firstPhone, o.phones, demoSecret),
+			[]webiteltest.Account{{Login: watcher, Secret: demoSecret, Name: "Watcher"}}),
 		Logger: logger,
 	})
 	defer pbx.Close()
@@ -87,6 +92,11 @@ func (e *env) demo(ctx context.Context, o demoOptions) error {
 		ConnectionString: pbx.URL(), Mode: webitel.ModeDomain,
 		Users: []webitel.User{{Login: watcher, Password: demoSecret}},
 	}}
+	phones, err := startDemoPhones(&o, pbx, &cfg.Webitel[0])
+	if err != nil {
+		return err
+	}
+	defer phones.close()
 	a, err := openApp(cfg, logger)
 	if err != nil {
 		return err
@@ -126,6 +136,7 @@ func (e *env) demo(ctx context.Context, o demoOptions) error {
 	var genErr, readErr error
 	parts.Go(func() { readErr = rd.run(readCtx, show) })
 	parts.Go(func() { made, genErr = e.demoCalls(runCtx, pbx, settled, o) })
+	parts.Go(func() { phones.run(runCtx, a.engine) })
 	err = a.run(runCtx)
 	stop()
 	// The bus has confirmed all; the reader has it when it has come as far as the stream.

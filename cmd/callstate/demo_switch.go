@@ -116,14 +116,18 @@ func (s *demoSwitch) raise(ev *vertotest.Event) {
 	switch ev.Kind {
 	case vertotest.Invited, vertotest.Offered:
 		s.event(l, &d, "CHANNEL_CREATE")
+		s.event(l, &d, "CHANNEL_CALLSTATE", "Channel-Call-State", "RINGING")
 	case vertotest.Answered:
 		s.event(l, &d, "CHANNEL_ANSWER", "Answer-State", "answered")
+		s.event(l, &d, "CHANNEL_CALLSTATE", "Channel-Call-State", "ACTIVE", "Answer-State", "answered")
 		if d.clicked == "" {
 			s.bridge(l)
 		}
 	case vertotest.Held:
+		s.event(l, &d, "CHANNEL_CALLSTATE", "Channel-Call-State", "HELD", "Answer-State", "answered")
 		s.event(l, &d, "CHANNEL_HOLD", "Channel-Call-State", "HELD", "Answer-State", "answered")
 	case vertotest.Unheld:
+		s.event(l, &d, "CHANNEL_CALLSTATE", "Channel-Call-State", "UNHELD", "Answer-State", "answered")
 		s.event(l, &d, "CHANNEL_UNHOLD", "Channel-Call-State", "UNHELD", "Answer-State", "answered")
 	case vertotest.Digits:
 		for _, digit := range ev.Text {
@@ -135,9 +139,12 @@ func (s *demoSwitch) raise(ev *vertotest.Event) {
 }
 
 func (s *demoSwitch) ended(l *vertotest.Leg, d *demoLeg, cause string, now int64) {
-	for _, end := range [][2]string{{"CHANNEL_HANGUP", "CS_HANGUP"}, {"CHANNEL_HANGUP_COMPLETE", "CS_REPORTING"}, {"CHANNEL_DESTROY", "CS_DESTROY"}} {
+	for _, end := range [][2]string{
+		{"CHANNEL_HANGUP", "CS_HANGUP"}, {"CHANNEL_UNBRIDGE", "CS_HANGUP"}, {"CHANNEL_CALLSTATE", "CS_HANGUP"},
+		{"CHANNEL_HANGUP_COMPLETE", "CS_REPORTING"}, {"CHANNEL_DESTROY", "CS_DESTROY"}, {"CHANNEL_STATE", "CS_DESTROY"},
+	} {
 		s.event(l, d, end[0], "Channel-State", end[1], "Channel-Call-State", "HANGUP", "Answer-State", "hangup",
-			"Hangup-Cause", cause, "variable_hangup_cause", cause, "Caller-Channel-Hangup-Time", strconv.FormatInt(now, 10))
+			"Bridge-A-Unique-ID", l.ID(), "Bridge-B-Unique-ID", d.other, "Hangup-Cause", cause, "variable_hangup_cause", cause, "Caller-Channel-Hangup-Time", strconv.FormatInt(now, 10))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

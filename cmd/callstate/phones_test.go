@@ -162,7 +162,7 @@ func TestWebPhoneCallOverNATS(t *testing.T) {
 	}
 
 	log := openLog(t, data)
-	story := story21(t, log.Read, events.CallKey{Account: phoneLogin, Call: started.CallID})
+	story := callStory(t, log.Read, events.CallKey{Account: phoneLogin, Call: started.CallID})
 	log.Close()
 	want := []string{
 		"call.new", "session ringing", "requested answerCall", "ice new", "dialog answering", "call.accepted", "dialog active",
@@ -192,8 +192,8 @@ func (d *phoneDaemon) awaitSession(t *testing.T, k *desk, state string) {
 	}
 }
 
-// story21 is what happened to a call, in short.
-func story21(t *testing.T, read func(context.Context, uint64, func(*events.Event) error) error, key events.CallKey) []string {
+// callStory is what happened to a call, in short.
+func callStory(t *testing.T, read func(context.Context, uint64, func(*events.Event) error) error, key events.CallKey) []string {
 	t.Helper()
 	var out []string
 	err := read(t.Context(), 1, func(ev *events.Event) error {
