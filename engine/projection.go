@@ -79,6 +79,9 @@ type folding struct {
 // fold accepts every fact. What a fact means is decided in the methods below;
 // whether the state may follow is the machine's judgement.
 func (f *folding) fold() {
+	if _, lost := f.ev.Payload.(*events.LogLost); lost {
+		return // nobody knows what it was
+	}
 	if f.ev.Call == "" {
 		f.foldAgent()
 		return

@@ -53,6 +53,14 @@ func BaseAt(ctx context.Context, log Log, through uint64) ([]byte, error) {
 	return st.Append(nil), nil
 }
 
+// EmptyBase returns a state in which nothing has happened by a position: what a
+// log begins with that has lost its base.
+func EmptyBase(through uint64) []byte {
+	st := NewState("")
+	st.projection.position = through
+	return st.Append(nil)
+}
+
 // endedAfter reports whether a call has ended by the log's end.
 func endedAfter(ctx context.Context, log Log, key events.CallKey, position uint64, ended bool) (bool, error) {
 	err := log.ReadCall(ctx, key, func(ev *events.Event) error {

@@ -50,6 +50,7 @@ const (
 	TypeLinkConnected        Type = "link.connected"
 	TypeLinkDisconnected     Type = "link.disconnected"
 	TypeLinkResynced         Type = "link.resynced"
+	TypeLogLost              Type = "log.lost"
 	TypeCommandRequested     Type = "command.requested"
 	TypeCommandCompleted     Type = "command.completed"
 )
@@ -108,6 +109,7 @@ var registered = []struct {
 	{1, func() Payload { return new(LinkConnected) }},
 	{1, func() Payload { return new(LinkDisconnected) }},
 	{1, func() Payload { return new(LinkResynced) }},
+	{1, func() Payload { return new(LogLost) }},
 	{1, func() Payload { return new(CommandRequested) }},
 	{1, func() Payload { return new(CommandCompleted) }},
 }
@@ -261,3 +263,6 @@ func (*CommandRequested) EventType() Type { return TypeCommandRequested }
 
 // EventType returns "command.completed".
 func (*CommandCompleted) EventType() Type { return TypeCommandCompleted }
+
+// EventType returns "log.lost".
+func (*LogLost) EventType() Type { return TypeLogLost }

@@ -361,6 +361,15 @@ type (
 	}
 )
 
+// The log itself.
+type (
+	// LogLost stands where an event was that damage to the disk has made unreadable.
+	// Its account and call are those of the event, where the index told.
+	LogLost struct {
+		Log string `json:"log,omitempty" wire:"1"` // id of the log that had it
+	}
+)
+
 // Commands.
 type (
 	// CommandRequested is a wish of a person, a program or a policy.

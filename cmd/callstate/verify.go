@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"github.com/callstate/callstate/adapters/natsbus"
 	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/store"
 	"github.com/callstate/callstate/store/bolt"
 )
 
@@ -40,6 +42,10 @@ the fold at their positions.
 A log that is ahead of stream and views, as after a crash, is in order, and it is said
 by how much; the next start publishes the rest. A stream that has lost its beginning
 to its retention is in order too.
+
+Before that it reads every page of the log, without trusting any: of a damaged one it
+says which events are lost and which calls they are of, and compares nothing;
+callstate rescue copies what can be read.
 
 The engine that has the log must be stopped. Stream and views are those of the embedded
 NATS server in the data folder, or with --nats those of another server.
@@ -84,10 +90,20 @@ var errDiffers = errors.New("the log and what was made of it differ")
 
 func (e *env) verify(ctx context.Context, o *verifyOptions) error {
 	log, err := o.src.openLog(stopFirst)
+	if err != nil && !errors.Is(err, store.ErrDamaged) {
+		return err
+	}
+	if err == nil {
+		defer log.Close()
+	}
+	if d, inspectErr := bolt.Inspect(ctx, o.src.data); inspectErr != nil {
+		return cmp.Or(err, inspectErr)
+	} else if !d.Whole() {
+		return e.damaged(o, d)
+	}
 	if err != nil {
 		return err
 	}
-	defer log.Close()
 	base, _, err := log.Base()
 	if err != nil {
 		return err
@@ -122,6 +138,19 @@ func (e *env) verify(ctx context.Context, o *verifyOptions) error {
 		err = errDiffers
 	}
 	return err
+}
+
+// damaged says what is lost of a log, in place of a verdict on what was made of it.
+func (e *env) damaged(o *verifyOptions, d *bolt.Damage) error {
+	d = maskDamage(o.mask, d)
+	if !o.asJSON {
+		printDamage(e.out, d)
+		return errDamaged
+	}
+	if err := json.NewEncoder(e.out).Encode(map[string]any{"damage": d}); err != nil {
+		return err
+	}
+	return errDamaged
 }
 
 // watchedReads is a log whose reading shows its progress.

@@ -73,7 +73,15 @@ type Options struct {
 	SegmentBytes int64
 	SegmentAge   time.Duration
 
-	disk disk // for tests; nil means the operating system's
+	disk  disk  // for tests; nil means the operating system's
+	start start // where a log that is made begins
+}
+
+// start is where a log begins that goes on from another one.
+type start struct {
+	after       uint64 // position of the last event before it
+	base        []byte // what those add up to
+	quarantined uint64 // number of the last frame before it
 }
 
 var _ store.Store = (*Store)(nil)
@@ -168,7 +176,7 @@ func (s *Store) open(opts *Options) error {
 		} else if fi.Size() == 0 {
 			return fs.ErrNotExist
 		}
-	} else if err := s.makeFirst(path); err != nil {
+	} else if err := s.makeFirst(path, opts.start); err != nil {
 		return err
 	}
 
@@ -220,7 +228,7 @@ func (s *Store) loadSegments() error {
 }
 
 // makeFirst makes a folder and the first file of a new log, where there is none.
-func (s *Store) makeFirst(path string) error {
+func (s *Store) makeFirst(path string, from start) error {
 	if there, err := hasContent(path); there || err != nil {
 		return err
 	}
@@ -245,7 +253,13 @@ func (s *Store) makeFirst(path string) error {
 	if err != nil {
 		return err
 	}
-	db, err := s.makeFile(path+newSuffix, header{id: id.String(), first: 1, made: time.Now()}, nil)
+	if from.after > 0 {
+		if err := writeStateFile(s.disk, filepath.Join(s.dir, BaseName), baseMagic, id.String(), from.after, from.base); err != nil {
+			return err
+		}
+	}
+	h := header{id: id.String(), first: from.after + 1, made: time.Now(), quarantined: from.quarantined}
+	db, err := s.makeFile(path+newSuffix, h, nil)
 	if err != nil {
 		return err
 	}
@@ -308,6 +322,7 @@ func checkFile(file *os.File, tx *bbolt.Tx) error {
 
 // header is what a file says of itself.
 type header struct {
+	version     uint64 // of the layout
 	id          string
 	first       uint64 // position of its first event
 	made        time.Time
@@ -346,7 +361,7 @@ func readHeader(tx *bbolt.Tx) (h header, err error) {
 			return h, fmt.Errorf("%w: bucket %s is missing", store.ErrDamaged, name)
 		}
 	}
-	h.id = string(id)
+	h.version, h.id = binary.BigEndian.Uint64(version), string(id)
 	h.first = 1
 	var made uint64
 	for key, into := range map[string]*uint64{string(keyFirst): &h.first, string(keyMade): &made, string(keyQuarantined): &h.quarantined} {

@@ -42,7 +42,7 @@ func (s *Store) explainRead(err error) error {
 }
 
 func (s *Store) damagedHint() string {
-	return fmt.Sprintf("keep a copy of %s, run `callstate verify --data %s`, and restore the folder from a backup", s.dir, s.dir)
+	return fmt.Sprintf("`callstate verify --data %s` says what is lost, `callstate rescue --data %s --to NEW` copies the rest", s.dir, s.dir)
 }
 
 // explainOpen gives an error of opening its sentinel and its hint.

@@ -43,14 +43,13 @@ type life struct {
 
 var lifeOptions = Options{SegmentBytes: 40 << 10, SegmentAge: -1}
 
-func newLife(t *testing.T) *life {
-	dir := memoryDir(t) // not of the bubble's test: the folder is looked at later
+func newLife(t *testing.T, dir string) *life {
 	return &life{t: t, dir: dir, d: newSimDisk(t, dir), snaps: map[uint64]string{}, bases: map[uint64]string{}}
 }
 
 // memoryDir is a folder in memory, where the system has one: these tests sync
 // thousands of times, and need no disk for it.
-func memoryDir(t *testing.T) string {
+func memoryDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "callstate-*") //nolint:usetesting // that is no folder in memory
 	if err != nil {
@@ -181,7 +180,12 @@ func (l *life) run(batches int) error {
 // bubble runs fn where the store's timers need no waiting for.
 func bubble(t *testing.T, fn func(l *life)) *life {
 	t.Helper()
-	l := newLife(t)
+	return bubbleIn(t, memoryDir(t), fn)
+}
+
+func bubbleIn(t *testing.T, dir string, fn func(l *life)) *life {
+	t.Helper()
+	l := newLife(t, dir)
 	pool := func() { requests = sync.Pool{New: requests.New} } // their channels stay inside
 	pool()
 	defer pool()
@@ -339,9 +343,9 @@ func checkPages(s *Store) error {
 	return nil
 }
 
-// clear reports whether an error of opening is one that tells an operator what is
+// isClear reports whether an error of opening is one that tells an operator what is
 // the matter.
-func clear(err error) bool {
+func isClear(err error) bool {
 	_, hint := errors.AsType[*store.HintError](err)
 	return hint && errors.Is(err, store.ErrDamaged)
 }

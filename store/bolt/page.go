@@ -25,6 +25,8 @@ const (
 	flagMeta     = 0x04
 	flagFreeList = 0x10
 
+	bucketHeader = 16 // of a bucket's entry: page of its root, sequence
+
 	noFreeList = ^uint64(0) // as a meta page's freelist
 )
 
@@ -60,8 +62,8 @@ const (
 	metaSize    = 64 // with its checksum, the last 8 bytes
 )
 
-// parseMeta reports whether the page is whole.
-func parseMeta(page []byte) (m metaPage, whole bool) {
+// parseMeta reports whether page n, 0 or 1, is whole.
+func parseMeta(page []byte, n int64) (m metaPage, whole bool) {
 	if len(page) < pageHeader+metaSize {
 		return m, false
 	}
@@ -70,7 +72,7 @@ func parseMeta(page []byte) (m metaPage, whole bool) {
 	sum := fnv.New64a()
 	sum.Write(b[:metaSize-8])
 	m = metaPage{pageSize: u32(b[8:]), root: u64(b[16:]), freelist: u64(b[32:]), pages: u64(b[40:]), tx: u64(b[48:])}
-	return m, head.flags == flagMeta && u32(b) == metaMagic && u32(b[4:]) == metaVersion &&
+	return m, head.id == uint64(n) && head.flags == flagMeta && u32(b) == metaMagic && u32(b[4:]) == metaVersion &&
 		u64(b[metaSize-8:]) == sum.Sum64() && m.pageSize >= 1024 && m.pageSize&(m.pageSize-1) == 0
 }
 
@@ -82,7 +84,7 @@ func newestMeta(file io.ReaderAt, pageSize int) (newest metaPage, err error) {
 		if _, err := file.ReadAt(b[:], i*int64(pageSize)); err != nil {
 			return newest, fmt.Errorf("%w: page %d: %w", store.ErrDamaged, i, err)
 		}
-		m, whole := parseMeta(b[:])
+		m, whole := parseMeta(b[:], i)
 		if !whole {
 			return newest, fmt.Errorf("%w: page %d, one of the two that say what is the newest: the last events may be missing", store.ErrDamaged, i)
 		}

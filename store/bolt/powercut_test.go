@@ -30,7 +30,7 @@ func cutEverywhere(t *testing.T, l *life, from, step, rounds int) (recovered, re
 				switch {
 				case err == nil:
 					recovered++
-				case cut.torn && clear(err):
+				case cut.torn && isClear(err):
 					refused++
 				default:
 					t.Errorf("power cut after operation %d of %d, %s is on the disk, round %d: %v", k, len(l.d.ops), cut.name, round, err)

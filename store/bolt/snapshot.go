@@ -79,25 +79,43 @@ func writeStateFile(d disk, path, magic, logID string, position uint64, state []
 
 // readStateFile returns what a state file holds, or why it cannot be used.
 func readStateFile(path, magic, logID string) (position uint64, state []byte, why string, err error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0, nil, "", err
-	}
-	if len(b) < stateHeader+4 || string(b[:len(magic)]) != magic {
-		return 0, nil, "it has another form", nil
-	}
-	body := b[:len(b)-4]
-	if binary.BigEndian.Uint32(b[len(body):]) != crc32.Checksum(body, castagnoli) {
-		return 0, nil, "it is damaged", nil
+	body, why, err := readSummed(path, magic)
+	if err != nil || why != "" {
+		return 0, nil, why, err
 	}
 	id, err := uuid.Parse(logID)
 	if err != nil {
 		return 0, nil, "", err
 	}
-	if !bytes.Equal(id[:], b[len(magic):len(magic)+16]) {
+	if !bytes.Equal(id[:], body[len(magic):len(magic)+16]) {
 		return 0, nil, "it is of another log", nil
 	}
-	return binary.BigEndian.Uint64(b[stateHeader-8:]), body[stateHeader:], "", nil
+	return binary.BigEndian.Uint64(body[stateHeader-8:]), body[stateHeader:], "", nil
+}
+
+// stateFileID returns the id of the log that a state file is of, if the file is whole.
+func stateFileID(path, magic string) string {
+	body, why, err := readSummed(path, magic)
+	if err != nil || why != "" {
+		return ""
+	}
+	return uuid.UUID(body[len(magic) : len(magic)+16]).String()
+}
+
+// readSummed returns a state file without its checksum, or what is wrong with it.
+func readSummed(path, magic string) (body []byte, why string, err error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, "", err
+	}
+	if len(b) < stateHeader+4 || string(b[:len(magic)]) != magic {
+		return nil, "it has another form", nil
+	}
+	body = b[:len(b)-4]
+	if binary.BigEndian.Uint32(b[len(body):]) != crc32.Checksum(body, castagnoli) {
+		return nil, "it is damaged", nil
+	}
+	return body, "", nil
 }
 
 // replaceFile puts b under a name, whole or not at all.
