@@ -88,16 +88,13 @@ func TestPowerCutAfterKill(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	step, rounds := 61, 1
+	step, rounds := 11, 1
 	if *long {
 		step, rounds = 1, 2
 	}
 	recovered, refused := 0, 0
 	for at, o := range whole.d.ops {
-		if o.kind == opAck || o.kind == opSync || at%step != 0 && o.kind == opWrite && !o.meta {
-			continue
-		}
-		if !*long && o.meta && at%8 != 0 {
+		if at%step != 0 || o.kind == opAck || o.kind == opSync {
 			continue
 		}
 		for _, late := range []bool{false, true} {
