@@ -71,6 +71,7 @@ func talk(t *testing.T, s *vertotest.Server, p *verto.Phone, o *observed) *verto
 }
 
 func TestMediaIsCountedAtBothEnds(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		codecs []vertotest.Codec
@@ -113,6 +114,7 @@ func TestMediaIsCountedAtBothEnds(t *testing.T) {
 }
 
 func TestHoldStopsTheFarEndAndUnholdBringsItBack(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, vertotest.Options{})
 	p, o, _ := start(t, quick(s.URL()), verto.User{})
 	o.registered(t)
@@ -144,6 +146,7 @@ func TestHoldStopsTheFarEndAndUnholdBringsItBack(t *testing.T) {
 }
 
 func TestDigitsBothWays(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	var sent, received string
 	s := newServer(t, vertotest.Options{Observe: func(e vertotest.Event) {
@@ -186,6 +189,7 @@ func TestDigitsBothWays(t *testing.T) {
 }
 
 func TestHangupFromEitherSide(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, vertotest.Options{})
 	p, o, _ := start(t, quick(s.URL()), verto.User{})
 	o.registered(t)
@@ -247,6 +251,7 @@ func TestHangupFromEitherSide(t *testing.T) {
 }
 
 func TestRefusedSessions(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, vertotest.Options{})
 	p, o, _ := start(t, quick(s.URL()), verto.User{})
 	o.registered(t)
@@ -275,6 +280,7 @@ func TestRefusedSessions(t *testing.T) {
 }
 
 func TestEarlyMediaIsHeardBeforeTheAnswer(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, vertotest.Options{Dialplan: func(*vertotest.Leg) vertotest.Route {
 		return vertotest.Route{Ring: -1, Early: true, Bridged: true}
 	}})

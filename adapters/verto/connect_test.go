@@ -252,6 +252,7 @@ func lonely(ws *websocket.Conn, answer func(f Frame) string) {
 }
 
 func TestSilentServerIsGivenUp(t *testing.T) {
+	t.Parallel()
 	url := serveSocket(t, func(ws *websocket.Conn) { lonely(ws, func(Frame) string { return "" }) })
 	_, s := runPhone(t, Config{ConnectionString: url, PingInterval: Duration(50 * time.Millisecond)})
 	for range 2 {
@@ -266,6 +267,7 @@ func TestSilentServerIsGivenUp(t *testing.T) {
 
 // An old server does not know verto.ping; that it says so proves that it lives.
 func TestRefusedPingIsASignOfLife(t *testing.T) {
+	t.Parallel()
 	pings := make(chan struct{}, 100)
 	url := serveSocket(t, func(ws *websocket.Conn) {
 		lonely(ws, func(f Frame) string {

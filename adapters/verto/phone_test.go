@@ -143,10 +143,14 @@ func runMedia(t testing.TB) (stop func(), m *verto.Media) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return pace(m), m
+}
+
+func pace(m *verto.Media) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = m.Run(ctx) })
-	return func() { cancel(); wg.Wait() }, m
+	return func() { cancel(); wg.Wait() }
 }
 
 func quick(url string) verto.Config {
@@ -157,11 +161,28 @@ func quick(url string) verto.Config {
 // which gives the error of Run. before is done before it runs.
 func start(t *testing.T, cfg verto.Config, user verto.User, before ...func(*verto.Phone)) (*verto.Phone, *observed, func() error) {
 	t.Helper()
+	return startOn(t, newMedia(t), cfg, user, before...)
+}
+
+// startImpatient runs a phone whose ICE fails soon.
+func startImpatient(t *testing.T, cfg verto.Config) (*verto.Phone, *observed) {
+	t.Helper()
+	m, err := verto.NewImpatientMedia()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pace(m))
+	p, o, _ := startOn(t, m, cfg, verto.User{})
+	return p, o
+}
+
+func startOn(t *testing.T, m *verto.Media, cfg verto.Config, user verto.User, before ...func(*verto.Phone)) (*verto.Phone, *observed, func() error) {
+	t.Helper()
 	if user.Login == "" {
 		user.Login, user.Password = account, password
 	}
 	o := newObserved()
-	p, err := verto.NewPhone(cfg, user, newMedia(t), o, nil)
+	p, err := verto.NewPhone(cfg, user, m, o, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,6 +202,7 @@ func start(t *testing.T, cfg verto.Config, user verto.User, before ...func(*vert
 }
 
 func TestPlacedCall(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, vertotest.Options{})
 	p, o, stop := start(t, quick(s.URL()), verto.User{})
 	o.registered(t)
@@ -223,6 +245,7 @@ func TestPlacedCall(t *testing.T) {
 }
 
 func TestReceivedCallReattached(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, vertotest.Options{})
 	p, o, _ := start(t, quick(s.URL()), verto.User{Audio: verto.AudioEcho})
 	o.registered(t)
@@ -356,6 +379,7 @@ func originate(t *testing.T, s *vertotest.Server, c vertotest.Call) *vertotest.L
 // A click-to-call is known by its leg's channel event, which may come before the
 // invite or after it. It is answered at once, whatever the policy.
 func TestClickToCallIsAnsweredAtOnce(t *testing.T) {
+	t.Parallel()
 	for _, policy := range []verto.AnswerPolicy{verto.AnswerOnCommand, verto.AnswerNever} {
 		s := newServer(t, vertotest.Options{})
 		p, o, _ := start(t, quick(s.URL()), verto.User{Login: account, Password: password, Answer: policy})
@@ -397,6 +421,7 @@ func TestAnswerAlways(t *testing.T) {
 
 // A recording of what comes in, and digits from the far end.
 func TestRecordingAndDigits(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, vertotest.Options{})
 	dir := t.TempDir()
 	o := newObserved()
@@ -450,6 +475,7 @@ func TestRecordingAndDigits(t *testing.T) {
 // A session that dies never ends the call: neither our side's silence nor the
 // far side's closed transport is a hangup.
 func TestDeadMediaIsNoHangup(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, vertotest.Options{})
 	p, o, _ := start(t, quick(s.URL()), verto.User{})
 	o.registered(t)
@@ -534,6 +560,7 @@ func TestRefusedAnswer(t *testing.T) {
 
 // Another phone with our session id: the calls are its, and there is no fight.
 func TestDisplacedPhoneStops(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, vertotest.Options{})
 	user := verto.User{Login: account, Password: password, SessID: "5e000000-0000-4000-8000-00000000000a"}
 	p, first, stop := start(t, quick(s.URL()), user)
@@ -555,6 +582,7 @@ func TestDisplacedPhoneStops(t *testing.T) {
 }
 
 func TestFiguresAreToldAgainAndAgain(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, vertotest.Options{})
 	cfg := quick(s.URL())
 	cfg.StatsInterval = verto.Duration(40 * time.Millisecond)
@@ -613,6 +641,7 @@ func (s stuck) Submit(ctx context.Context, in engine.Input) error {
 // While the engine takes nothing, the phone is commanded and its media flows; then
 // it is told everything, in order.
 func TestSlowSinkDelaysOnlyWhatIsTold(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, vertotest.Options{})
 	sink := stuck{newObserved(), make(chan struct{})}
 	p, err := verto.NewPhone(quick(s.URL()), verto.User{Login: account, Password: password}, newMedia(t), sink, nil)
@@ -656,6 +685,7 @@ func TestSlowSinkDelaysOnlyWhatIsTold(t *testing.T) {
 
 // A file is heard over the codec that it is in, which is offered first.
 func TestFileIsPlayed(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "a.ogg")
 	w, err := oggwriter.New(file, 48000, 2)
 	if err != nil {
@@ -694,28 +724,11 @@ func TestFileIsPlayed(t *testing.T) {
 // Where the way of the media is lost and ICE fails, another is found; the call is
 // up all the while.
 func TestMediaFindsAnotherWay(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, vertotest.Options{})
-	m, err := verto.NewImpatientMedia()
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := newObserved()
-	p, err := verto.NewPhone(quick(s.URL()), verto.User{Login: account, Password: password}, m, o, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	wg.Go(func() { _ = m.Run(ctx) })
-	wg.Go(func() {
-		if err := p.Run(ctx); err != nil {
-			t.Error(err)
-		}
-	})
+	p, o := startImpatient(t, quick(s.URL()))
 	o.registered(t)
-	id, err := p.Call(ctx, "1002")
+	id, err := p.Call(t.Context(), "1002")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,13 +42,9 @@ func (o *observed) wellTold(t *testing.T, id string) {
 // TestSessionNeverEndsTheCall loses a session's media, or its socket, in every way:
 // the call stays, is not reported as ended, and can still be ended.
 func TestSessionNeverEndsTheCall(t *testing.T) {
-	last := func(o *observed, id, layer, state string) bool {
-		states := o.states(id, layer)
-		return len(states) > 0 && states[len(states)-1] == state
-	}
+	seen := func(o *observed, id, layer, state string) bool { return slices.Contains(o.states(id, layer), state) }
 	for _, tt := range []struct {
 		name   string
-		slow   bool // pion takes its time
 		call   vertotest.Call
 		lose   func(*vertotest.Server, *vertotest.Leg)
 		noted  func(*observed, string) bool
@@ -56,38 +52,31 @@ func TestSessionNeverEndsTheCall(t *testing.T) {
 	}{
 		{
 			name: "DTLS closed", lose: func(_ *vertotest.Server, l *vertotest.Leg) { l.CloseDTLS() },
-			noted: func(o *observed, id string) bool { return last(o, id, events.LayerDTLS, "closed") },
+			noted: func(o *observed, id string) bool { return seen(o, id, events.LayerDTLS, "closed") },
 		},
 		{
-			name: "ICE disconnected", slow: true, lose: func(_ *vertotest.Server, l *vertotest.Leg) { l.Cut(true) },
-			noted: func(o *observed, id string) bool { return last(o, id, events.LayerICE, "disconnected") },
+			name: "ICE disconnected", lose: func(_ *vertotest.Server, l *vertotest.Leg) { l.Cut(true) },
+			noted: func(o *observed, id string) bool { return seen(o, id, events.LayerICE, "disconnected") },
 		},
 		{
-			name: "ICE failed", slow: true, call: vertotest.Call{Deaf: true}, lose: func(*vertotest.Server, *vertotest.Leg) {},
-			noted: func(o *observed, id string) bool { return last(o, id, events.LayerICE, "failed") },
+			name: "ICE failed", call: vertotest.Call{Deaf: true}, lose: func(*vertotest.Server, *vertotest.Leg) {},
+			noted: func(o *observed, id string) bool { return seen(o, id, events.LayerICE, "failed") },
 		},
 		{
 			name: "socket gone", attach: true, lose: func(s *vertotest.Server, _ *vertotest.Leg) { s.Drop(account) },
-			noted: func(o *observed, id string) bool {
-				return slices.Contains(o.states(id, events.LayerDialog), events.DialogDetached)
-			},
+			noted: func(o *observed, id string) bool { return seen(o, id, events.LayerDialog, events.DialogDetached) },
 		},
 		{
 			name: "socket dead", attach: true, lose: func(s *vertotest.Server, _ *vertotest.Leg) { s.Freeze(account) },
-			noted: func(o *observed, id string) bool {
-				return slices.Contains(o.states(id, events.LayerDialog), events.DialogDetached)
-			},
+			noted: func(o *observed, id string) bool { return seen(o, id, events.LayerDialog, events.DialogDetached) },
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if tt.slow && testing.Short() {
-				t.Skip("ICE takes up to 30 s to give up")
-			}
 			t.Parallel()
 			s := newServer(t, vertotest.Options{})
 			cfg := quick(s.URL())
 			cfg.PingInterval = verto.Duration(time.Second)
-			p, o, _ := start(t, cfg, verto.User{})
+			p, o := startImpatient(t, cfg)
 			o.registered(t)
 			leg := ring(t, s, o, tt.call)
 			if err := p.Answer(t.Context(), leg.ID(), false); err != nil {
@@ -98,7 +87,7 @@ func TestSessionNeverEndsTheCall(t *testing.T) {
 				flows(t, o, leg)
 			}
 			tt.lose(s, leg)
-			o.untilIn(t, time.Minute, tt.name, func() bool { return tt.noted(o, leg.ID()) })
+			o.until(t, tt.name, func() bool { return tt.noted(o, leg.ID()) })
 			if tt.attach {
 				o.reaches(t, leg.ID(), events.DialogActive)
 				flows(t, o, leg)
@@ -123,6 +112,7 @@ func TestSessionNeverEndsTheCall(t *testing.T) {
 }
 
 func TestReattachedWhileHeldStaysHeld(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, vertotest.Options{})
 	p, o, _ := start(t, quick(s.URL()), verto.User{})
 	o.registered(t)
@@ -167,6 +157,7 @@ func TestReattachedWhileHeldStaysHeld(t *testing.T) {
 }
 
 func TestCallThatIsNotOfferedAgainEnds(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, vertotest.Options{DetachTimeout: time.Millisecond})
 	cfg := quick(s.URL())
 	cfg.BackoffMin, cfg.BackoffMax = verto.Duration(500*time.Millisecond), verto.Duration(time.Second)
@@ -182,6 +173,7 @@ func TestCallThatIsNotOfferedAgainEnds(t *testing.T) {
 }
 
 func TestNonsenseInTheMiddleOfACall(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, vertotest.Options{})
 	p, o, _ := start(t, quick(s.URL()), verto.User{})
 	o.registered(t)
@@ -258,7 +250,9 @@ func badMoment(t *testing.T, moment vertotest.Kind, harm func(*vertotest.Server,
 			}
 		},
 	})
-	p, o, _ := start(t, quick(s.URL()), verto.User{Login: account, Password: password, Answer: verto.AnswerAlways})
+	cfg := quick(s.URL())
+	cfg.SettleTime = verto.Duration(500 * time.Millisecond)
+	p, o, _ := start(t, cfg, verto.User{Login: account, Password: password, Answer: verto.AnswerAlways})
 	o.registered(t)
 	if placed {
 		if _, err := p.Call(t.Context(), "1002"); err != nil {
