@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,6 +22,7 @@ import (
 type benchOptions struct {
 	short  bool
 	only   []string
+	growth []int
 	asJSON bool
 	data   string
 }
@@ -38,16 +40,22 @@ Where a figure is measured several times the run with the median ratio is shown.
 The figures are P1 to P17; P6 has two rows, P6a and P6b. Logs are made in a folder of
 their own and removed; the folder should be on the disk that the daemon will use.
 
+With --growth it is one log that is measured as it grows through the sizes given, in
+events: what appending, loading a call, opening and starting cost, and how large it is.
+Ten million events take some minutes and 3 GB.
+
 With --json one object a line: id, name, value, reference, ratio, unit; limit and
 atMost, what the ratio should be; ok, whether it is; short; and a note.`,
 		Example: `  callstate bench --short
   callstate bench --only P7,P9
+  callstate bench --growth 100000,1000000,10000000
   callstate bench --json --data /var/lib`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return e.bench(cmd.Context(), &o) },
 	}
 	cmd.Flags().BoolVar(&o.short, "short", false, "smaller logs and fewer rounds: half a minute instead of several")
 	cmd.Flags().StringSliceVar(&o.only, "only", nil, "measure these figures only, such as P7,P9")
+	cmd.Flags().IntSliceVar(&o.growth, "growth", nil, "measure one log at these numbers of events instead, in order")
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print one JSON object a line")
 	cmd.Flags().StringVar(&o.data, "data", "", "folder in which logs are made and removed (default: the system's for temporary files)")
 	return cmd
@@ -69,6 +77,9 @@ func (e *env) bench(ctx context.Context, o *benchOptions) error {
 	defer os.RemoveAll(dir)
 	if o.short {
 		e.say("short: smaller logs and fewer rounds than the figures are meant for")
+	}
+	if len(o.growth) > 0 {
+		return e.benchGrowth(ctx, o, dir)
 	}
 	var rows []bench.Row
 	enc := json.NewEncoder(e.out)
@@ -93,6 +104,37 @@ func (e *env) bench(ctx context.Context, o *benchOptions) error {
 		}
 	}
 	return err
+}
+
+// benchGrowth measures a log at several sizes.
+func (e *env) benchGrowth(ctx context.Context, o *benchOptions, dir string) error {
+	if !slices.IsSorted(o.growth) || o.growth[0] < 1 {
+		return fmt.Errorf("%w: --growth %v: want numbers of events in order", errUsage, o.growth)
+	}
+	var lines [][]string
+	enc := json.NewEncoder(e.out)
+	var encodeErr error
+	err := bench.Growth(ctx, bench.Options{Dir: dir, Progress: e.say}, o.growth, func(r bench.GrowthRow) {
+		if o.asJSON {
+			encodeErr = enc.Encode(r)
+			return
+		}
+		line := []string{strconv.FormatUint(r.Events, 10)}
+		for _, v := range []float64{
+			r.Fill, r.Append, r.AppendOne, r.NewCall, r.OldCall, r.ReadAll, r.Inspect, r.Open, r.Start, r.StartFold, r.Bytes, float64(r.Files),
+		} {
+			line = append(line, quantity(v))
+		}
+		lines = append(lines, line)
+	})
+	if len(lines) > 0 {
+		if terr := e.table([]string{
+			"EVENTS", "FILL/S", "APPEND/S", "ALONE us", "NEW CALL us", "OLD CALL us", "READ/S", "INSPECT/S", "OPEN ms", "START ms", "FOLD ms", "BYTES", "FILES",
+		}, lines); err == nil {
+			err = terr
+		}
+	}
+	return errors.Join(err, encodeErr)
 }
 
 func (e *env) benchTable(rows []bench.Row) error {

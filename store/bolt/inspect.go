@@ -187,12 +187,17 @@ func (s *wreckage) close() {
 // a state have checksums.
 func (s *wreckage) identify() error {
 	votes := map[string]int{}
-	var foreign error
+	foreign := error(store.ErrForeign) // until something of it is ours
 	for i, f := range slices.Backward(s.files) {
 		w, err := s.wreck(f)
 		if err != nil {
-			foreign = err
+			if errors.Is(err, store.ErrVersion) {
+				return err
+			}
 			continue
+		}
+		if w.hasHead || len(w.events) > 0 {
+			foreign = nil
 		}
 		if _, err := uuid.Parse(w.head.id); w.hasHead && err == nil {
 			if votes[w.head.id] += 2; i == len(s.files)-1 {

@@ -145,9 +145,8 @@ func TestInspectWhatIsNone(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, FileName), []byte(strings.Repeat("not a log\n", 4000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if d, err := Inspect(context.Background(), dir); err == nil && d.Whole() {
-		t.Errorf("a text is a log: %+v", d)
-	}
+	_, err = Inspect(context.Background(), dir)
+	wantHint(t, err, store.ErrForeign, dir)
 	open := t.TempDir()
 	mustOpen(t, open, &Options{LockTimeout: time.Millisecond})
 	_, err = Inspect(context.Background(), open)
