@@ -32,6 +32,8 @@ type Config struct {
 	SnapshotEvery int
 	// WebPhone reports whether an account's calls are a web phone's. Nil means none.
 	WebPhone func(account string) bool
+	// Observer is shown what happens. Nil means none.
+	Observer Observer
 	// Logger gets the engine's diary. Nil means none.
 	Logger *slog.Logger
 	// Now is the clock of recording. Nil means the machine's.

@@ -131,6 +131,7 @@ func (e *Engine) report(frames events.FrameCounts, quarantined map[string]uint64
 // engine, since what is on disk is not known any more.
 func (e *Engine) append(ctx, fatal context.Context, batches <-chan *events.Batch, stored chan<- []events.Event) error {
 	for b := range batches {
+		began := time.Now()
 		for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 			err := e.log.Append(context.WithoutCancel(ctx), b)
 			if err == nil {
@@ -149,6 +150,9 @@ func (e *Engine) append(ctx, fatal context.Context, batches <-chan *events.Batch
 		}
 		if n := len(b.Events); n > 0 {
 			e.appended.Store(b.Events[n-1].Position)
+			if e.cfg.Observer != nil {
+				e.cfg.Observer.Appended(n, time.Since(began))
+			}
 			select {
 			case stored <- b.Events:
 			case <-fatal.Done():

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"time"
 
 	"github.com/callstate/callstate/events"
 	"github.com/callstate/callstate/events/cti"
@@ -79,6 +80,19 @@ type Bus interface {
 	Confirmed() uint64
 	// Flush waits until all that was published is confirmed.
 	Flush(ctx context.Context) error
+}
+
+// Observer watches the engine work, for figures and traces. The engine waits while
+// its methods run: they must be quick, wait for nothing, and change nothing of what
+// they are given.
+type Observer interface {
+	// Appended is called by the goroutine that appends, when a batch is durable: how
+	// many events it has and how long that took.
+	Appended(events int, took time.Duration)
+	// Folded is called by the goroutine that folds, with durable events in order of
+	// position and what followed from them. What the log held at the start is not
+	// shown again.
+	Folded(evs []events.Event, results []Result)
 }
 
 // Command is a wish of a policy or request, for the adapter that owns the account.

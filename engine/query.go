@@ -19,6 +19,9 @@ type Status struct {
 	Folded      uint64             `json:"folded"`    // last event in the views
 	Published   uint64             `json:"published"` // last event whose CTI events the bus confirmed
 	LiveCalls   int                `json:"liveCalls"`
+	Lines       int                `json:"lines"`
+	Snapshot    uint64             `json:"snapshot"`    // position of the last snapshot, 0 for none
+	SnapshotAt  time.Time          `json:"snapshotAt"`  // when it was kept; zero where that was before the start
 	Frames      events.FrameCounts `json:"frames"`      // of the whole log
 	Quarantined map[string]uint64  `json:"quarantined"` // since the start, by reason
 }
@@ -31,18 +34,22 @@ func (e *Engine) Status(ctx context.Context) (Status, error) {
 	}
 	e.mu.Unlock()
 	s.Position, s.Folded, s.Published = e.appended.Load(), e.folded.Load(), e.outbox.confirmed.Load()
-	s.LiveCalls = e.live(ctx)
+	s.LiveCalls, s.Lines = e.live(ctx)
+	s.Snapshot = e.snapshots.kept.Load()
+	if at := e.snapshots.keptAt.Load(); at != 0 {
+		s.SnapshotAt = time.Unix(0, at)
+	}
 	return s, nil
 }
 
-func (e *Engine) live(ctx context.Context) int {
-	n := 0
+// live counts live calls and lines, as far as ctx lets.
+func (e *Engine) live(ctx context.Context) (calls, lines int) {
 	for _, s := range e.shards {
-		if err := s.do(ctx, func(p *Projection) { n += p.live }); err != nil {
-			return n
+		if err := s.do(ctx, func(p *Projection) { calls += p.live; lines += len(p.accounts) }); err != nil {
+			break
 		}
 	}
-	return n
+	return calls, lines
 }
 
 // Call returns a call that is live or ended a short while ago.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"sync/atomic"
+	"time"
 
 	"github.com/callstate/callstate/events"
 )
@@ -80,10 +82,12 @@ func (e *Engine) recover(ctx context.Context) error {
 	e.folded.Store(last)
 	e.appended.Store(last)
 	e.snapshots.at = from
+	e.snapshots.kept.Store(from)
 	if err := e.outbox.begin(last, recent); err != nil {
 		return err
 	}
-	e.logger.Info("log read", "log_id", e.log.ID(), "position", last, "snapshot", from, "live_calls", e.live(ctx))
+	live, _ := e.live(ctx)
+	e.logger.Info("log read", "log_id", e.log.ID(), "position", last, "snapshot", from, "live_calls", live)
 	return nil
 }
 
@@ -157,7 +161,9 @@ type snapshots struct {
 	log    Log
 	logger *slog.Logger
 	every  uint64
-	at     uint64        // position of the last one; run's own after the start
+	at     uint64        // position of the last attempt; run's own after the start
+	kept   atomic.Uint64 // position of the last one
+	keptAt atomic.Int64  // when, Unix nanoseconds; 0 before the first of this run
 	kick   chan uint64   // a position worth one; size 1
 	done   chan struct{} // closed when nothing more is folded
 }
@@ -204,6 +210,8 @@ func (s *snapshots) take(ctx context.Context, position uint64) {
 	s.at = position // also where it failed: not again at once
 	switch {
 	case err == nil:
+		s.kept.Store(position)
+		s.keptAt.Store(time.Now().UnixNano())
 		s.logger.Debug("snapshot kept", "position", position, "live_calls", st.Live())
 	case ctx.Err() == nil:
 		s.logger.Warn("snapshot not kept", "position", position, "err", err)

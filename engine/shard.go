@@ -72,6 +72,9 @@ func (e *Engine) foldAll(fatal context.Context, stored <-chan []events.Event) er
 		e.snapshots.folded(evs[len(evs)-1].Position)
 		e.control.folded(evs)
 		e.outbox.push(results)
+		if e.cfg.Observer != nil {
+			e.cfg.Observer.Folded(evs, results)
+		}
 		for i := range evs {
 			for _, c := range e.cfg.Policies.Commands(&evs[i], &results[i]) {
 				select {

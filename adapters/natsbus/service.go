@@ -701,7 +701,7 @@ func (s *Service) status(ctx context.Context, in Scope, data []byte) (any, error
 	}
 	if in.Domain != "" {
 		st.Links = slices.DeleteFunc(st.Links, func(l LinkStatus) bool {
-			return l.Domain != in.Domain || in.Account != "" && l.Mode == "account" && l.Login != in.Account
+			return l.Domain != in.Domain || in.Account != "" && l.Mode != "domain" && l.Login != in.Account
 		})
 	}
 	if st.Links == nil {

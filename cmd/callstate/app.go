@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/callstate/callstate/adapters/natsbus"
+	"github.com/callstate/callstate/adapters/tracing"
 	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/store"
 	"github.com/callstate/callstate/store/bolt"
@@ -34,6 +35,9 @@ type app struct {
 	engine  *engine.Engine
 	service *natsbus.Service
 	control *natsbus.Control
+	tally   *tally
+	tracer  *tracing.Tracer // nil where no traces are wanted
+	health  *health         // nil where no metrics are wanted
 }
 
 // openApp opens what can fail at the start: the folder, the ports, the settings.
@@ -66,9 +70,17 @@ func openAppOn(cfg config, log store.Store, logger *slog.Logger) (a *app, err er
 	if err != nil {
 		return a, fmt.Errorf("connect to NATS: %w", err)
 	}
+	a.tally = newTally()
+	watching := observers{a.tally}
+	if cfg.Tracing.URL != "" {
+		if a.tracer, err = tracing.New(tracing.Options{URL: cfg.Tracing.URL, Version: version(), Logger: logger}); err != nil {
+			return a, err
+		}
+		watching = append(watching, a.tracer)
+	}
 	a.engine = engine.New(a.store, a.bus, &commander{a.links, a.phones}, engine.Config{
 		Rules: engine.Rules{Answerable: cfg.answerable()}, Policies: cfg.Policies.engine(), WebPhone: cfg.webPhone(),
-		Shards: cfg.Shards, SnapshotEvery: cfg.snapshotEvery, Logger: logger,
+		Shards: cfg.Shards, SnapshotEvery: cfg.snapshotEvery, Observer: watching, Logger: logger,
 	})
 	a.links.open(&cfg, a.engine, logger)
 	if err = a.phones.open(&cfg, a.engine, logger); err != nil {
@@ -80,6 +92,11 @@ func openAppOn(cfg config, log store.Store, logger *slog.Logger) (a *app, err er
 	}
 	if a.control, err = natsbus.StartControl(a.bus.Conn(), a.engine, natsbus.ServiceOptions{Logger: logger}); err != nil {
 		return a, fmt.Errorf("start control: %w", err)
+	}
+	if cfg.HTTP != "" {
+		if a.health, err = openHealth(a, cfg.HTTP); err != nil {
+			return a, err
+		}
 	}
 	return a, nil
 }
@@ -113,6 +130,8 @@ func (a *app) run(ctx context.Context) error {
 	defer stopEngine()
 	busCtx, stopBus := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBus()
+	traceCtx, stopTraces := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopTraces()
 
 	sources, linkCtx := errgroup.WithContext(ctx)
 	var engineErr, busErr error
@@ -123,6 +142,12 @@ func (a *app) run(ctx context.Context) error {
 		defer close(engineDone)
 		engineErr = a.engine.Run(engineCtx)
 	})
+	if a.health != nil {
+		parts.Go(func() { a.health.run(busCtx, linkCtx, engineDone) })
+	}
+	if a.tracer != nil {
+		parts.Go(func() { a.tracer.Run(traceCtx) })
+	}
 	sources.Go(func() error { // an engine that fails takes the links with it
 		select {
 		case <-engineDone:
@@ -151,6 +176,7 @@ func (a *app) run(ctx context.Context) error {
 	a.note("control", a.control.Close()) // while there is an engine to record outcomes
 	stopEngine()
 	<-engineDone
+	stopTraces()
 	stopBus()
 	parts.Wait()
 	if errors.Is(engineErr, linkErr) {
@@ -161,6 +187,9 @@ func (a *app) run(ctx context.Context) error {
 
 // close gives everything back, last opened first.
 func (a *app) close() {
+	if a.health != nil {
+		_ = a.health.listener.Close() // also where it never served
+	}
 	if a.control != nil {
 		a.note("control", a.control.Close())
 	}

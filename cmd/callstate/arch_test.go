@@ -33,6 +33,7 @@ var mayImport = map[string]struct {
 	"adapters/verto":               {[]string{"adapters/internal/dial", "engine", "events"}, "an adapter fits the engine's ports"},
 	"adapters/webitel":             {[]string{"adapters/internal/dial", "adapters/secret", "engine", "events"}, "an adapter fits the engine's ports"},
 	"adapters/webitel/webiteltest": {[]string{"testdata/captures"}, "a server knows no client"},
+	"adapters/tracing":             {[]string{"engine", "events", "events/cti"}, "an adapter fits the engine's ports"},
 	"adapters/verto/vertotest":     {[]string{"adapters/verto", "events"}, "a server speaks the client's words and knows no client"},
 	"adapters/natsbus":             {[]string{"adapters/internal/dial", "adapters/secret", "engine", "events", "events/cti"}, "an adapter fits the engine's ports"},
 	"cmd/callstate":                {[]string{"*"}, "the one place that wires"},

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,6 +42,7 @@ type config struct {
 	Policies   policies `toml:"policies"`
 
 	Retention retention `toml:"retention"`
+	Tracing   traces    `toml:"tracing"`
 
 	NATSAccess natsAccess `toml:"natsAccess"` // to the server that nats names
 	ListenTLS  listenTLS  `toml:"listenTLS"`  // of the embedded server
@@ -49,6 +51,11 @@ type config struct {
 	Webitel []webitel.Config `toml:"webitel"`
 
 	snapshotEvery int // as in engine.Config; for tests
+}
+
+// traces says where traces of calls go.
+type traces struct {
+	URL string `toml:"url"` // of an OTLP receiver over HTTP; empty means nowhere
 }
 
 type policies struct {
@@ -103,6 +110,7 @@ func configFlags(fs *pflag.FlagSet) {
 	fs.String("nats", "", "URL of a NATS server to publish to (default: an embedded one)")
 	natsAccessFlags(fs)
 	fs.String("listen", d.Listen, "where the embedded NATS server listens; port -1 lets the system choose")
+	fs.String("trace", "", "URL of an OTLP receiver over HTTP that gets a trace of each call, such as http://127.0.0.1:4318 (default: none)")
 	fs.String("http", "", "host:port where /metrics, /healthz and /readyz are served (default: nowhere)")
 	fs.String("prefix", d.Prefix, "what the subjects of CTI events begin with")
 	fs.Int("shards", 0, "goroutines that fold (default: one a processor)")
@@ -129,7 +137,7 @@ func envName(flag string) string {
 
 // settings are what flags set, by their names in the file.
 var settings = map[string]string{
-	"data": "data", "nats": "nats", "listen": "listen", "http": "http", "prefix": "prefix", "shards": "shards",
+	"data": "data", "nats": "nats", "listen": "listen", "http": "http", "trace": "tracing.url", "prefix": "prefix", "shards": "shards",
 	"stream-max-age": "streamMaxAge", "no-refill": "noRefill", "resync-interval": "resyncInterval", "auto-answer": "autoAnswer",
 	"reject-second-call": "policies.rejectSecondCall", "unhold-after-consult": "policies.unholdAfterConsult",
 	"retain-age": "retention.age", "retain-size": "retention.size", "retain-export": "retention.export",
@@ -268,6 +276,9 @@ func (c *config) validate() error {
 	}
 	if err := c.Retention.validate(); err != nil {
 		return err
+	}
+	if u, err := url.Parse(c.Tracing.URL); c.Tracing.URL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		return fmt.Errorf("%w: --trace: want http(s)://host:port", errUsage)
 	}
 	if err := c.validateNATS(); err != nil {
 		return err

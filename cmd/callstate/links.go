@@ -104,6 +104,9 @@ func (l *links) status() []natsbus.LinkStatus {
 	return out
 }
 
+// connections says how links and web phones are.
+func connections(l *links, p *phones) []natsbus.LinkStatus { return append(l.status(), p.status()...) }
+
 // at is the zero Time for the zero time.
 func at(t time.Time) events.Time {
 	if t.IsZero() {

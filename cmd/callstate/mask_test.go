@@ -187,7 +187,7 @@ func TestMaskedOutputHoldsNoCapturedNumber(t *testing.T) {
 func TestEveryVerbThatPrintsMasks(t *testing.T) {
 	prints := map[string]string{
 		"run": "a log, masked by itself", "replay": "counts", "bench": "figures", "conformance": "names of goldens, and what differs in them",
-		"version": "its version", "recording": "the name of a file",
+		"version": "its version", "recording": "the name of a file", "config": "what the operator has written",
 	}
 	for _, cmd := range newRoot(&env{getenv: func(string) string { return "" }}).Commands() {
 		switch has := cmd.Flags().Lookup("mask") != nil; {

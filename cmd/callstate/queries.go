@@ -185,17 +185,13 @@ func (q *queries) Status(ctx context.Context) (natsbus.Status, error) {
 	if err != nil {
 		return natsbus.Status{}, unavailable(err)
 	}
-	lines, err := q.engine.Lines(ctx, "")
-	if err != nil {
-		return natsbus.Status{}, unavailable(err)
-	}
 	doubts, err := q.engine.Doubtful(ctx, engine.DoubtFilter{})
 	if err != nil {
 		return natsbus.Status{}, unavailable(err)
 	}
 	st := natsbus.Status{
 		Log: s.LogID, StartedAt: events.At(s.Started), Position: s.Position, Folded: s.Folded, Confirmed: s.Published,
-		Live: s.LiveCalls, Doubtful: len(doubts), Lines: len(lines), Frames: s.Frames, Bus: q.bus.Stats(), Links: append(q.links.status(), q.phones.status()...),
+		Live: s.LiveCalls, Doubtful: len(doubts), Lines: s.Lines, Frames: s.Frames, Bus: q.bus.Stats(), Links: connections(q.links, q.phones),
 	}
 	return st, nil
 }

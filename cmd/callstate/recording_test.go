@@ -234,7 +234,7 @@ func TestDownloadThatCannotBe(t *testing.T) {
 		"always breaks off": {func(w http.ResponseWriter, _ *http.Request) { breakOff(w, http.StatusOK, 0, 10) }, "broke off", 1},
 		"falls silent": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "9")
-			w.Write([]byte("1"))
+			_, _ = w.Write([]byte("1"))
 			w.(http.Flusher).Flush()
 			<-r.Context().Done()
 		}, "nothing came", 1},

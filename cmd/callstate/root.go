@@ -91,7 +91,7 @@ To see it work with nothing set up:  callstate demo`,
 	root.AddGroup(&cobra.Group{ID: groupControl, Title: "Commands to the PBX, through a running engine:"})
 	root.AddCommand(newControlVerbs(e)...)
 	root.AddCommand(
-		newRun(e), newDemo(e), newProject(e), newConformance(e), newWatch(e), newStatus(e), newAgents(e), newCalls(e), newDoubtful(e), newHistory(e), newAt(e), newExport(e), newVerify(e), newRescue(e), newReplay(e), newRecording(e), newBench(e), newVersion(e),
+		newRun(e), newConfig(e), newDemo(e), newProject(e), newConformance(e), newWatch(e), newStatus(e), newAgents(e), newCalls(e), newDoubtful(e), newHistory(e), newAt(e), newExport(e), newVerify(e), newRescue(e), newReplay(e), newRecording(e), newBench(e), newVersion(e),
 	)
 	return root
 }

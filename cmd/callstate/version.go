@@ -13,17 +13,24 @@ func newVersion(e *env) *cobra.Command {
 		Short: "print the version of this binary",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			v, revision := "unknown", ""
+			revision := ""
 			if info, ok := debug.ReadBuildInfo(); ok {
-				v = info.Main.Version
 				for _, s := range info.Settings {
 					if s.Key == "vcs.revision" {
 						revision = " " + s.Value
 					}
 				}
 			}
-			fmt.Fprintf(e.out, "callstate %s%s\n", v, revision)
+			fmt.Fprintf(e.out, "callstate %s%s\n", version(), revision)
 			return nil
 		},
 	}
+}
+
+// version is the binary's, "(devel)" of a build from a working copy.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return "unknown"
 }
