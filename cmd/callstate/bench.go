@@ -37,8 +37,9 @@ the same run, since the speed of a machine moves more than most of what one want
 know: what counts is the ratio. The input is recorded calls of a running FreeSWITCH.
 Where a figure is measured several times the run with the median ratio is shown.
 
-The figures are P1 to P17; P6 has two rows, P6a and P6b. Logs are made in a folder of
-their own and removed; the folder should be on the disk that the daemon will use.
+The figures are P1 to P14; P6 has two rows, P6a and P6b. W1 to W4 are of web phones,
+beside pairs of bare PeerConnections. Logs are made in a folder of their own and
+removed; the folder should be on the disk that the daemon will use.
 
 With --growth it is one log that is measured as it grows through the sizes given, in
 events: what appending, loading a call, opening and starting cost, and how large it is.

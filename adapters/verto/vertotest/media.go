@@ -262,6 +262,7 @@ type track struct {
 	mu     sync.Mutex // guards what follows
 	w      webrtc.TrackLocalWriter
 	header rtp.Header // of the last packet
+	audio  uint8      // payload type
 	ts     uint32     // of the next audio
 	step   uint32     // timestamp units of 20 ms
 	frame  []byte     // 20 ms of the tone
@@ -287,7 +288,8 @@ func (t *track) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, e
 		return webrtc.RTPCodecParameters{}, webrtc.ErrUnsupportedCodec
 	}
 	t.w, t.step = ctx.WriteStream(), audio.ClockRate/packetsPerSecond
-	t.header = rtp.Header{Version: 2, PayloadType: uint8(audio.PayloadType), SSRC: uint32(ctx.SSRC()), SequenceNumber: uint16(t.ts)}
+	t.audio = uint8(audio.PayloadType)
+	t.header = rtp.Header{Version: 2, SSRC: uint32(ctx.SSRC()), SequenceNumber: uint16(t.ts)}
 	t.frame = toneFrame(audio.MimeType)
 	return *audio, nil
 }
@@ -329,7 +331,7 @@ func (t *track) send(payload []byte, ts uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ts = ts
-	t.writeLocked(payload, t.header.PayloadType, ts, false)
+	t.writeLocked(payload, t.audio, ts, false)
 }
 
 // tick sends what is due in these 20 ms.
@@ -342,7 +344,7 @@ func (t *track) tick() {
 	case len(t.digits) > 0:
 		t.eventLocked()
 	case t.far == Tone:
-		t.writeLocked(t.frame, t.header.PayloadType, t.ts, false)
+		t.writeLocked(t.frame, t.audio, t.ts, false)
 	}
 	t.ts += t.step
 }
@@ -380,11 +382,10 @@ func (t *track) writeLocked(payload []byte, pt uint8, ts uint32, marker bool) {
 	if t.w == nil || !t.m.open.Load() {
 		return
 	}
-	h := t.header
+	h := &t.header
 	h.SequenceNumber++
-	t.header.SequenceNumber = h.SequenceNumber
 	h.PayloadType, h.Timestamp, h.Marker = pt, ts, marker
-	if _, err := t.w.WriteRTP(&h, payload); err == nil {
+	if _, err := t.w.WriteRTP(h, payload); err == nil {
 		t.m.counts.sent.Add(1)
 	}
 }

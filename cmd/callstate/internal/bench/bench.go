@@ -23,7 +23,7 @@ import (
 
 // Row is one figure.
 type Row struct {
-	ID        string  `json:"id"` // P1 to P17; P6a and P6b
+	ID        string  `json:"id"` // P1 to P14, P6a and P6b; W1 to W4
 	Name      string  `json:"name"`
 	Value     float64 `json:"value"`
 	Reference float64 `json:"reference"` // the peer's, or what the value may be at most
@@ -89,11 +89,11 @@ var figures = []figure{
 	{[]string{"P12"}, (*Bench).start},
 	{[]string{"P10"}, (*Bench).memory},
 	{[]string{"P6a", "P6b"}, (*Bench).latency},
+	{[]string{"W1", "W2", "W3", "W4"}, (*Bench).sessions},
 	{[]string{"P1"}, (*Bench).pathAgainstReading},
 	{[]string{"P2"}, (*Bench).pathAgainstNoStore},
 	{[]string{"P3"}, (*Bench).pathAgainstMap},
 	{[]string{"P14"}, (*Bench).pathStalled},
-	{[]string{"P15", "P16", "P17"}, (*Bench).sessions},
 }
 
 // IDs are those of all figures, in the order of their numbers.
@@ -106,12 +106,12 @@ func IDs() []string {
 	return ids
 }
 
-// number orders P2 before P10 and P6a before P6b.
+// number orders P2 before P10, P6a before P6b, and P before W.
 func number(id string) int {
+	var kind, letter rune
 	var n int
-	var letter rune
-	_, _ = fmt.Sscanf(id, "P%d%c", &n, &letter) // an id without a letter has none
-	return n*256 + int(letter)
+	_, _ = fmt.Sscanf(id, "%c%d%c", &kind, &n, &letter) // an id without a letter has none
+	return (int(kind)*256+n)*256 + int(letter)
 }
 
 // Run measures and gives each row when it is there.
