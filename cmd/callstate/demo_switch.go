@@ -140,8 +140,12 @@ func (s *demoSwitch) raise(ev *vertotest.Event) {
 
 func (s *demoSwitch) ended(l *vertotest.Leg, d *demoLeg, cause string, now int64) {
 	for _, end := range [][2]string{
-		{"CHANNEL_HANGUP", "CS_HANGUP"}, {"CHANNEL_UNBRIDGE", "CS_HANGUP"}, {"CHANNEL_CALLSTATE", "CS_HANGUP"},
-		{"CHANNEL_HANGUP_COMPLETE", "CS_REPORTING"}, {"CHANNEL_DESTROY", "CS_DESTROY"}, {"CHANNEL_STATE", "CS_DESTROY"},
+		{"CHANNEL_HANGUP", "CS_HANGUP"},
+		{"CHANNEL_UNBRIDGE", "CS_HANGUP"},
+		{"CHANNEL_CALLSTATE", "CS_HANGUP"},
+		{"CHANNEL_HANGUP_COMPLETE", "CS_REPORTING"},
+		{"CHANNEL_DESTROY", "CS_DESTROY"},
+		{"CHANNEL_STATE", "CS_DESTROY"},
 	} {
 		s.event(l, d, end[0], "Channel-State", end[1], "Channel-Call-State", "HANGUP", "Answer-State", "hangup",
 			"Bridge-A-Unique-ID", l.ID(), "Bridge-B-Unique-ID", d.other, "Hangup-Cause", cause, "variable_hangup_cause", cause, "Caller-Channel-Hangup-Time", strconv.FormatInt(now, 10))
