@@ -89,7 +89,7 @@ func (l *loaded) callsUp(t *testing.T, calls int) {
 // rate is how many frames a second are taken, stored and published.
 func (l *loaded) rate(t *testing.T) float64 {
 	t.Helper()
-	frames := l.render(t, 12_000)
+	frames := l.render(t, 6000)
 	began := time.Now()
 	if err := l.pbx.Send(watcherLogin, frames, 0, frames.Len(), nil); err != nil {
 		t.Fatal(err)
