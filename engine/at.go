@@ -64,7 +64,7 @@ func At(ctx context.Context, log Reader, f AtFilter) (Moment, error) {
 		return m, err
 	}
 	p.mute, m.Position = ^uint64(0), from-1
-	err = log.Read(ctx, from, func(ev *events.Event) error {
+	err = readOn(ctx, log, from, func(ev *events.Event) error {
 		switch {
 		case ev.Position > last:
 			return errEnough

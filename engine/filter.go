@@ -120,7 +120,7 @@ func ScanCalls(ctx context.Context, log Reader, account string, fn func(*PastCal
 	}
 	p.mute = ^uint64(0) // the views are wanted, the CTI events are not
 	open := map[string][]*PastCall{}
-	err = log.Read(ctx, from, func(ev *events.Event) error {
+	err = readOn(ctx, log, from, func(ev *events.Event) error {
 		if ev.Account == "" || account != "" && ev.Account != account {
 			return nil
 		}

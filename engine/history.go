@@ -75,7 +75,7 @@ func histories(ctx context.Context, log Reader, fold, want func(*events.Event) b
 	}
 	var out []HistoryEntry
 	calls := map[events.CallKey]bool{} // those that are told of
-	err = log.Read(ctx, from, func(ev *events.Event) error {
+	err = readOn(ctx, log, from, func(ev *events.Event) error {
 		wanted := want(ev)
 		if !wanted && !fold(ev) {
 			return nil
@@ -167,7 +167,7 @@ func Explain(ctx context.Context, log Reader, key events.CallKey) ([]Evidence, e
 	}
 	p.mute = ^uint64(0)
 	fields := map[string]*Evidence{}
-	err = log.Read(ctx, from, func(ev *events.Event) error {
+	err = readOn(ctx, log, from, func(ev *events.Event) error {
 		if ev.Account != key.Account {
 			return nil
 		}

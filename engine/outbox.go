@@ -178,7 +178,15 @@ func (e *busError) Error() string { return e.err.Error() }
 
 func (e *busError) Unwrap() error { return e.err }
 
+// publish hands results to the bus, but for those that it has taken over: where
+// the log was read it was ahead of the fold, whose results come afterwards.
 func (o *outbox) publish(ctx context.Context, rs []Result) error {
+	for len(rs) > 0 && rs[0].Position <= o.sent {
+		rs = rs[1:]
+	}
+	if len(rs) == 0 {
+		return nil
+	}
 	if err := o.bus.Publish(ctx, rs); err != nil {
 		return &busError{err}
 	}
@@ -329,7 +337,7 @@ func (o *outbox) catchUp(ctx context.Context) error {
 			rs = nil
 			return err
 		}
-		err := o.log.Read(ctx, at+1, func(ev *events.Event) error {
+		err := readOn(ctx, o.log, at+1, func(ev *events.Event) error {
 			at = ev.Position
 			if r := p.Apply(ev); at > from {
 				rs = append(rs, r)
@@ -341,6 +349,10 @@ func (o *outbox) catchUp(ctx context.Context) error {
 		})
 		if err == nil {
 			err = flush()
+		}
+		if errors.Is(err, ErrDropped) {
+			o.logger.Info("retention dropped what was read, reading again", "err", err)
+			return nil // still behind
 		}
 		if err != nil {
 			return err

@@ -134,7 +134,7 @@ func (e *Engine) readTail(ctx context.Context, from, mute uint64) (recent []Resu
 		evs = make([]events.Event, 0, chunk)
 		return err
 	}
-	err = e.log.Read(ctx, from, func(ev *events.Event) error {
+	err = readOn(ctx, e.log, from, func(ev *events.Event) error {
 		e.correlator.learn(ev)
 		if evs = append(evs, *ev); len(evs) == chunk {
 			return flush()
@@ -205,6 +205,7 @@ func (s *snapshots) take(ctx context.Context, position uint64) {
 		err = st.advance(ctx, s.log, position)
 	}
 	if err == nil {
+		position = st.Position() // later, where retention has come that far
 		err = s.log.SetSnapshot(position, st.Append(nil))
 	}
 	s.at = position // also where it failed: not again at once

@@ -2,15 +2,29 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/callstate/callstate/events"
 )
 
-// ErrDropped is matched by the answer to a question about what retention dropped.
-var ErrDropped = errors.New("engine: the log no longer has it")
+// ErrDropped is matched by the answer to a question about what retention dropped,
+// also while the log was read for it: then the question may be asked again.
+var ErrDropped = events.ErrLogDropped
+
+// readOn reads a log from a position on, as the fold does that has come so far. A
+// log begins where retention has left it: what was dropped since the fold began
+// must not be passed over, since all that follows would be wrong.
+func readOn(ctx context.Context, log Reader, from uint64, fn func(*events.Event) error) error {
+	next := from
+	return log.Read(ctx, from, func(ev *events.Event) error {
+		if ev.Position != next {
+			return fmt.Errorf("events %d to %d: %w while the log was read", next, ev.Position-1, ErrDropped)
+		}
+		next++
+		return fn(ev)
+	})
+}
 
 // LiveError is why a stretch of the log cannot be dropped: calls that began in
 // it or before have not ended.

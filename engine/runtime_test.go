@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/callstate/callstate/engine"
@@ -23,6 +24,7 @@ type fakeBus struct {
 	back      chan struct{} // closed when it is back
 	got       []string      // message ids, in order
 	confirmed uint64
+	refused   int
 	early     []uint64 // positions seen before they were durable (I1)
 	moved     chan struct{}
 }
@@ -35,6 +37,7 @@ func (b *fakeBus) Publish(_ context.Context, rs []engine.Result) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.away {
+		b.refused++
 		return errAway
 	}
 	for i := range rs {
@@ -257,6 +260,46 @@ func TestBusAway(t *testing.T) {
 	}
 	if want := expected(t, log); !slices.Equal(bus.got, want) {
 		t.Errorf("%d messages on the bus, the log gives %d, or in another order", len(bus.got), len(want))
+	}
+}
+
+// passedLog drops its first events while it is read for the first time: what is
+// read then begins later.
+type passedLog struct {
+	*spyLog
+	reads atomic.Int32
+}
+
+func (l *passedLog) Read(ctx context.Context, from uint64, fn func(*events.Event) error) error {
+	if from == 1 && l.reads.Add(1) == 2 { // the first was the start's
+		from = 4
+	}
+	return l.spyLog.Read(ctx, from, fn)
+}
+
+// TestRetentionMeetsTheOutbox: what is dropped while the outbox reads the log to
+// catch up makes it read again, and neither ends the engine nor changes what is
+// published.
+func TestRetentionMeetsTheOutbox(t *testing.T) {
+	log := &passedLog{spyLog: newSpyLog()}
+	bus := newFakeBus(log.spyLog)
+	e := start(t, log, bus, nil, engine.Policies{})
+	e.call(t, account(0), "before")
+	bus.until(t, 1)
+	bus.leave()
+	for i, refused := 0, 0; refused == 0; i++ {
+		e.call(t, account(i%20), fmt.Sprintf("call-%d", i))
+		bus.mu.Lock()
+		refused = bus.refused
+		bus.mu.Unlock()
+	}
+	bus.comeBack()
+	e.call(t, account(1), "after")
+	if err := e.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if want := expected(t, log.spyLog); !slices.Equal(bus.got, want) || log.reads.Load() < 3 {
+		t.Errorf("%d messages on the bus, the log gives %d; read %d times", len(bus.got), len(want), log.reads.Load())
 	}
 }
 

@@ -51,7 +51,7 @@ func Since(ctx context.Context, log Log, f SinceFilter) (Missed, error) {
 	p := st.projection
 	p.mute = m.Position
 	m.Last = max(p.position, m.Position)
-	err = log.Read(ctx, p.position+1, func(ev *events.Event) error {
+	err = readOn(ctx, log, p.position+1, func(ev *events.Event) error {
 		if f.Account != "" && ev.Account != f.Account || f.Domain != "" && !inDomain(ev.Account, f.Domain) {
 			return nil
 		}

@@ -349,15 +349,18 @@ func (s *State) advance(ctx context.Context, log Reader, to uint64) error {
 	if to != 0 && s.Position() >= to {
 		return nil
 	}
-	err := log.Read(ctx, s.Position()+1, func(ev *events.Event) error {
+	err := readOn(ctx, log, s.Position()+1, func(ev *events.Event) error {
 		s.Apply(ev)
 		if ev.Position == to {
 			return errEnough
 		}
 		return nil
 	})
-	if errors.Is(err, errEnough) {
+	switch {
+	case errors.Is(err, errEnough):
 		return nil
+	case err == nil && s.Position() < to:
+		return fmt.Errorf("event %d: %w", to, ErrDropped)
 	}
 	return err
 }

@@ -16,7 +16,7 @@ func Fold(ctx context.Context, log Reader, fn func(*events.Event, *Result) error
 	if err != nil {
 		return err
 	}
-	return log.Read(ctx, from, func(ev *events.Event) error {
+	return readOn(ctx, log, from, func(ev *events.Event) error {
 		r := p.Apply(ev)
 		return fn(ev, &r)
 	})

@@ -6,6 +6,10 @@ import "errors"
 // Nothing was stored; the same batch may be appended again once there is space.
 var ErrLogFull = errors.New("log: disk full")
 
+// ErrLogDropped is matched by what a log answers about events that retention has
+// dropped, also while they were read.
+var ErrLogDropped = errors.New("log: dropped by retention")
+
 // Batch is what is stored in one step: the events of a number of frames, the
 // frames that could not be understood, and how every frame so far was disposed
 // of. It is durable as a whole or not at all, so that the counters reconcile

@@ -15,6 +15,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/callstate/callstate/events"
 	"github.com/callstate/callstate/store"
 )
 
@@ -48,7 +49,7 @@ func (g *segment) size() (int64, time.Time, error) {
 }
 
 // errDropped is what reading a segment gives that retention has removed.
-var errDropped = errors.New("dropped by retention while it was read")
+var errDropped = fmt.Errorf("%w while it was read", events.ErrLogDropped)
 
 // view runs a reading transaction. A sealed segment is opened by the first one.
 func (g *segment) view(fn func(*bbolt.Tx) error) error {
