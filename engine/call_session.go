@@ -119,11 +119,10 @@ func (f *folding) sessionNew(c *call, p *events.WebRTCSessionNew) {
 		Session: p.Session, Transport: p.Transport, Inferred: p.Inferred, State: p.State, Attempt: p.Attempt, Video: p.Video,
 	}}
 	s := c.session(p.Session)
-	switch {
-	case s == nil:
+	if s == nil {
 		c.sessions = append(c.sessions, n)
 		s = &c.sessions[len(c.sessions)-1]
-	default:
+	} else {
 		n.started, n.Quality = s.started && !s.Ended, s.Quality
 		*s = n
 	}

@@ -85,6 +85,8 @@ const (
 	// commandsSize is how many commands of policies may wait for the adapter; a
 	// policy's wish is of no use when it is late, so a full queue drops it.
 	commandsSize = 256
+	// commandsAtOnce is how many are on their way.
+	commandsAtOnce = 16
 )
 
 // New returns an engine over a log. bus and command may be nil: nothing is
@@ -214,16 +216,26 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // carryOut takes the policies' commands to the PBX.
 func (e *Engine) carryOut(ctx, fatal context.Context) {
+	var sent errgroup.Group // a PBX or a phone that does not answer holds up no other
+	sent.SetLimit(commandsAtOnce)
+	defer sent.Wait() //nolint:errcheck // each says itself how it went
 	for c := range e.commands {
 		if e.command == nil || ctx.Err() != nil || fatal.Err() != nil {
 			continue
 		}
-		cctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-		if _, err := e.command.Command(cctx, c); err != nil {
-			e.logger.Warn("command of a policy failed", "policy", c.By, "action", c.Action, "call_id", c.Call, "leg_id", c.Leg, "err", err)
-		} else {
-			e.logger.Info("command of a policy", "policy", c.By, "action", c.Action, "call_id", c.Call, "leg_id", c.Leg)
-		}
-		cancel()
+		sent.Go(func() error {
+			e.carryOne(ctx, c)
+			return nil
+		})
 	}
+}
+
+func (e *Engine) carryOne(ctx context.Context, c Command) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	if _, err := e.command.Command(ctx, c); err != nil {
+		e.logger.Warn("command of a policy failed", "policy", c.By, "action", c.Action, "call_id", c.Call, "leg_id", c.Leg, "err", err)
+		return
+	}
+	e.logger.Info("command of a policy", "policy", c.By, "action", c.Action, "call_id", c.Call, "leg_id", c.Leg)
 }

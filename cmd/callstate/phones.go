@@ -49,7 +49,7 @@ func phoneConfig(w *webitel.Config) (verto.Config, []verto.User, error) {
 	}
 	cfg := verto.Config{ConnectionString: w.WebRTCConnectionString, Protocol: w.Protocol}
 	var err error
-	cfg.TLS, err = w.TLS.Config()
+	cfg.TLS, err = w.Config()
 	return cfg, users, err
 }
 

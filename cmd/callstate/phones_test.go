@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -28,7 +29,7 @@ type phoneDaemon struct {
 
 func startPhoneDaemon(t *testing.T, data string) *phoneDaemon {
 	t.Helper()
-	d := &phoneDaemon{seen: make(chan vertotest.Event, 256)}
+	d := &phoneDaemon{seen: make(chan vertotest.Event, 1024)}
 	var err error
 	d.sw, err = startDemoSwitch(vertotest.Options{
 		Users: []vertotest.User{
@@ -43,17 +44,71 @@ func startPhoneDaemon(t *testing.T, data string) *phoneDaemon {
 		t.Fatal(err)
 	}
 	t.Cleanup(d.sw.Close)
-	d.daemon = startDaemon(t, data, func(c *config) {
-		w := &c.Webitel[0]
-		w.WebRTCConnectionString, w.Protocol = d.sw.verto.URL(), "verto"
-		w.Users = append(w.Users,
-			webitel.User{Login: phoneLogin, Password: demoSecret, UseWebPhone: true},
-			webitel.User{Login: otherPhone, Password: "wrong", UseWebPhone: true})
-	})
+	d.daemon = startDaemon(t, data, d.configure)
 	d.sw.pbx = d.pbx
+	d.signedIn(t)
+	return d
+}
+
+func (d *phoneDaemon) configure(c *config) {
+	w := &c.Webitel[0]
+	w.WebRTCConnectionString, w.Protocol = d.sw.verto.URL(), "verto"
+	w.Users = append(w.Users,
+		webitel.User{Login: phoneLogin, Password: demoSecret, UseWebPhone: true},
+		webitel.User{Login: otherPhone, Password: "wrong", UseWebPhone: true})
+}
+
+func (d *phoneDaemon) signedIn(t *testing.T) {
+	t.Helper()
 	d.saw(t, vertotest.LoggedIn)
 	d.awaitLine(t, func(l *cti.Line) bool { return l.WebPhone })
-	return d
+}
+
+// restart stops the daemon and starts it again before the same PBX.
+func (d *phoneDaemon) restart(t *testing.T) {
+	t.Helper()
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	pbx := d.pbx
+	d.daemon = startDaemon(t, d.cfg.Data, d.configure, func(c *config) { c.Webitel[0].ConnectionString = pbx.URL() })
+	d.pbx = pbx
+	d.signedIn(t)
+}
+
+// TestWebPhoneTakesItsCallsUpAfterARestart: the call goes on, and its session too.
+func TestWebPhoneTakesItsCallsUpAfterARestart(t *testing.T) {
+	data := t.TempDir()
+	d := startPhoneDaemon(t, data)
+	k := d.desk(t, phoneLogin)
+	leg, err := d.sw.ring(phoneLogin, "+380671112233", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := k.await(cti.CallStarted)
+	d.awaitSession(t, k, events.DialogRinging)
+	k.must("answerCall", `{}`)
+	k.await(cti.CommutationStarted)
+	d.awaitSession(t, k, events.DialogActive)
+
+	d.restart(t)
+	k = d.desk(t, phoneLogin)
+	d.saw(t, vertotest.Reattached)
+	d.awaitSession(t, k, events.DialogActive)
+	k.must("holdCall", `{}`)
+	if !leg.Held() {
+		t.Error("held, and the switch does not know")
+	}
+	k.must("unholdCall", `{}`)
+	leg.Hangup("NORMAL_CLEARING")
+	finished, gone := k.awaitBoth(cti.CallFinished, cti.WebRTCDestroyed)
+	if finished.CallID != started.CallID || gone.SessionID != leg.ID() || gone.Call.WebRTC.Inferred {
+		t.Errorf("call %s, session %s: %+v", finished.CallID, gone.SessionID, gone.Call.WebRTC)
+	}
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	mustVerify(t, data, 0, "verdict   all is what the log says")
 }
 
 // saw waits until something happens at the Verto server.
@@ -105,7 +160,7 @@ func (d *phoneDaemon) awaitLine(t *testing.T, is func(*cti.Line) bool) {
 		if ok && is(&v.Line) {
 			return
 		}
-		time.Sleep(5 * time.Millisecond)
+		runtime.Gosched()
 	}
 }
 
@@ -188,7 +243,7 @@ func (d *phoneDaemon) awaitSession(t *testing.T, k *desk, state string) {
 		if time.Now().After(limit) {
 			t.Fatalf("the session is not %s: %+v", state, o.View)
 		}
-		time.Sleep(5 * time.Millisecond)
+		runtime.Gosched()
 	}
 }
 
