@@ -175,8 +175,8 @@ func (c *Client) await(ctx context.Context, p *pending) (Reply, error) {
 	select {
 	case r := <-p.answer:
 		return r, Classify(p.cmd.Func, r)
-	case <-p.link.gone:
-		return Reply{}, fmt.Errorf("%s: %w", p.cmd.Func, ErrDisconnected)
+	case <-p.link.gone: // it may have been carried out all the same
+		return Reply{}, fmt.Errorf("%s: %w, connection lost: %w", p.cmd.Func, ErrNoReply, ErrDisconnected)
 	case <-timer.C:
 		return Reply{}, fmt.Errorf("%s: %w within %s", p.cmd.Func, ErrNoReply, limit)
 	case <-ctx.Done():

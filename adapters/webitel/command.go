@@ -129,8 +129,8 @@ func requestError(err error) error {
 		word engine.Verdict
 	}{
 		{ErrArgument, engine.VerdictBadArgument},
-		{ErrDisconnected, engine.VerdictNotConnected},
 		{ErrNoReply, engine.VerdictNoReply},
+		{ErrDisconnected, engine.VerdictNotConnected},
 		{context.DeadlineExceeded, engine.VerdictNoReply},
 		{ErrNoChannel, engine.VerdictNoChannel},
 		{ErrSwitchDown, engine.VerdictSwitchDown},

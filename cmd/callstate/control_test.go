@@ -274,6 +274,29 @@ func TestControlWhileDisconnected(t *testing.T) {
 	k.refused("makeCall", `{"target":"100","id":"a b"}`, engine.VerdictBadArgument)
 }
 
+// TestHoldOfNothing: the PBX says "+OK Success" to hold and unhold of a channel
+// that does not exist. The outcome is the event, or that it did not come.
+func TestHoldOfNothing(t *testing.T) {
+	d := startDaemon(t, t.TempDir(), every(time.Hour))
+	k := d.desk(t, agent)
+	k.must("makeCall", `{"target":"380501234567"}`)
+	k.awaitFlags(cti.TalkBridged)
+	d.pbx.KillSwitch()
+	d.pbx.StartSwitch() // the channel is gone, and nobody has heard of it
+	k.refused("holdCall", `{"timeoutMs":200,"id":"hold"}`, engine.VerdictNotConfirmed)
+	if again := k.ask("holdCall", `{"id":"hold"}`); !again.Repeat || again.Result != engine.VerdictNotConfirmed {
+		t.Errorf("asked again: %+v", again)
+	}
+	k.refused("dropCall", `{}`, engine.VerdictNoChannel)
+	data := d.cfg.Data
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := requestFacts(t, data)["hold"]; got != "requested holdCall by unknown, completed not-confirmed" {
+		t.Errorf("facts: %s", got)
+	}
+}
+
 // TestControlVerbs types what the other tests ask for.
 func TestControlVerbs(t *testing.T) {
 	d := startDaemon(t, t.TempDir())
