@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +26,8 @@ type benchOptions struct {
 	growth []int
 	asJSON bool
 	data   string
+	check  bool
+	cpu    string
 }
 
 func newBench(e *env) *cobra.Command {
@@ -46,11 +49,13 @@ events: what appending, loading a call, opening and starting cost, and how large
 Ten million events take some minutes and 3 GB.
 
 With --json one object a line: id, name, value, reference, ratio, unit; limit and
-atMost, what the ratio should be; ok, whether it is; short; and a note.`,
+atMost, what the ratio should be; ok, whether it is; alarm, whether it is so far off
+that a busy machine does not explain it; short; and a note.`,
 		Example: `  callstate bench --short
   callstate bench --only P7,P9
   callstate bench --growth 100000,1000000,10000000
-  callstate bench --json --data /var/lib`,
+  callstate bench --json --data /var/lib
+  callstate bench --only P1 --cpuprofile p1.prof`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return e.bench(cmd.Context(), &o) },
 	}
@@ -59,6 +64,8 @@ atMost, what the ratio should be; ok, whether it is; short; and a note.`,
 	cmd.Flags().IntSliceVar(&o.growth, "growth", nil, "measure one log at these numbers of events instead, in order")
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print one JSON object a line")
 	cmd.Flags().StringVar(&o.data, "data", "", "folder in which logs are made and removed (default: the system's for temporary files)")
+	cmd.Flags().BoolVar(&o.check, "check", false, "fail if a figure is so far off that a busy machine does not explain it")
+	cmd.Flags().StringVar(&o.cpu, "cpuprofile", "", "write a CPU profile of the run to this file, for go tool pprof")
 	return cmd
 }
 
@@ -76,6 +83,17 @@ func (e *env) bench(ctx context.Context, o *benchOptions) error {
 		return fmt.Errorf("make a folder for the logs: %w", err)
 	}
 	defer os.RemoveAll(dir)
+	if o.cpu != "" {
+		f, err := os.Create(o.cpu)
+		if err != nil {
+			return fmt.Errorf("make the profile: %w", err)
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return fmt.Errorf("profile: %w", err)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	if o.short {
 		e.say("short: smaller logs and fewer rounds than the figures are meant for")
 	}
@@ -83,12 +101,16 @@ func (e *env) bench(ctx context.Context, o *benchOptions) error {
 		return e.benchGrowth(ctx, o, dir)
 	}
 	var rows []bench.Row
+	var far []string
 	enc := json.NewEncoder(e.out)
 	enc.SetEscapeHTML(false)
 	var encodeErr error
 	err = bench.Run(ctx, bench.Options{
 		Dir: dir, Short: o.short, Only: o.only, Start: startForBench, Progress: e.say,
 	}, func(r bench.Row) {
+		if r.Alarm {
+			far = append(far, fmt.Sprintf("%s is %.3g", r.ID, r.Ratio))
+		}
 		if o.asJSON {
 			encodeErr = enc.Encode(r)
 		} else {
@@ -103,6 +125,9 @@ func (e *env) bench(ctx context.Context, o *benchOptions) error {
 		if terr := e.benchTable(rows); err == nil {
 			err = terr
 		}
+	}
+	if err == nil && o.check && len(far) > 0 {
+		err = fmt.Errorf("far off: %s", strings.Join(far, ", "))
 	}
 	return err
 }

@@ -427,7 +427,7 @@ func (b *Bench) size(ctx context.Context) ([]Row, error) {
 		fmt.Sprintf("log of %d events", n)), nil
 }
 
-// folderSize is the size of the files in a folder.
+// folderSize is what the files in a folder take on the disk.
 func folderSize(dir string) (int64, error) {
 	var sum int64
 	entries, err := os.ReadDir(dir)
@@ -439,7 +439,7 @@ func folderSize(dir string) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		sum += info.Size()
+		sum += diskBytes(info)
 	}
 	return sum, nil
 }
