@@ -43,7 +43,7 @@ The engine that has the log must be stopped. Then run it with the new folder.`,
 		},
 	}
 	cmd.Flags().StringVar(&from, "data", "", "folder of the damaged log; no engine may have it open")
-	cmd.Flags().StringVar(&to, "to", "", "folder for the new log; it is made, or has none yet")
+	cmd.Flags().StringVar(&to, "to", "", "folder for the new log; it is made, or is empty")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	cmd.Flags().BoolVar(&mask, "mask", false, maskUsage)
 	return cmd
@@ -97,6 +97,9 @@ func printDamage(w io.Writer, d *bolt.Damage) {
 	}
 	if d.BaseLost {
 		row("lost", "the state before event %d: line sequences begin anew", d.First)
+	}
+	if d.Snapshot != "" {
+		row("snapshot", "%s; the log does without", d.Snapshot)
 	}
 	for _, c := range d.Calls {
 		row("affected", "%s from event %d on: %d lost", events.CallKey{Account: c.Account, Call: c.Call}, c.First, c.Lost)

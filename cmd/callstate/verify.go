@@ -96,12 +96,13 @@ func (e *env) verify(ctx context.Context, o *verifyOptions) error {
 	if err == nil {
 		defer log.Close()
 	}
-	if d, inspectErr := bolt.Inspect(ctx, o.src.data); inspectErr != nil {
+	d, inspectErr := bolt.Inspect(ctx, o.src.data)
+	switch {
+	case inspectErr != nil:
 		return cmp.Or(err, inspectErr)
-	} else if !d.Whole() {
+	case !d.Whole():
 		return e.damaged(o, d)
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	base, _, err := log.Base()
@@ -118,6 +119,8 @@ func (e *env) verify(ctx context.Context, o *verifyOptions) error {
 		v.State = err.Error()
 	case err != nil:
 		return err
+	case d.Snapshot != "":
+		v.State = d.Snapshot + "; delete " + bolt.SnapshotName + ", and the next start reads the log"
 	}
 
 	diffs := newDiffs(o.mask)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -40,6 +41,10 @@ func TestVerifyFindsWhatWasTamperedWith(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustVerify(t, data, 1, "snapshot differs from the log, at position 1")
+	if err := os.WriteFile(filepath.Join(data, bolt.SnapshotName), []byte("something else"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustVerify(t, data, 1, "snapshot  it has another form; delete callstate.snapshot")
 }
 
 func mustVerify(t *testing.T, data string, code int, wants ...string) string {

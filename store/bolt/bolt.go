@@ -7,6 +7,7 @@
 package bolt
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -171,10 +172,8 @@ func Open(dir string, opts *Options) (*Store, error) {
 func (s *Store) open(opts *Options) error {
 	path := filepath.Join(s.dir, FileName)
 	if s.readOnly {
-		if fi, err := os.Stat(path); err != nil {
-			return err
-		} else if fi.Size() == 0 {
-			return fs.ErrNotExist
+		if there, err := isThere(path); err != nil || !there {
+			return cmp.Or(err, fs.ErrNotExist)
 		}
 	} else if err := s.makeFirst(path, opts.start); err != nil {
 		return err
@@ -229,7 +228,7 @@ func (s *Store) loadSegments() error {
 
 // makeFirst makes a folder and the first file of a new log, where there is none.
 func (s *Store) makeFirst(path string, from start) error {
-	if there, err := hasContent(path); there || err != nil {
+	if there, err := isThere(path); there || err != nil {
 		return err
 	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
@@ -243,7 +242,7 @@ func (s *Store) makeFirst(path string, from start) error {
 	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return berrors.ErrTimeout // another process is making it
 	}
-	if there, err := hasContent(path); there || err != nil {
+	if there, err := isThere(path); there || err != nil {
 		return err
 	}
 	if sealed, err := filepath.Glob(filepath.Join(s.dir, sealedPattern)); err != nil || len(sealed) > 0 {
@@ -270,12 +269,17 @@ func (s *Store) makeFirst(path string, from start) error {
 	return errors.Join(s.disk.syncDir(s.dir), s.disk.syncDir(filepath.Dir(s.dir)))
 }
 
-func hasContent(path string) (bool, error) {
+// isThere reports whether there is a file. An empty one was never ours: files get
+// their names when they are whole.
+func isThere(path string) (bool, error) {
 	fi, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
+	case err == nil && fi.Size() == 0:
+		err = fmt.Errorf("%w: %s is empty", store.ErrDamaged, FileName)
 	}
-	return err == nil && fi.Size() > 0, err
+	return err == nil, err
 }
 
 // settle puts on disk what a process that was killed had written and not synced:

@@ -176,7 +176,7 @@ func (deniedDisk) open(name string, _ int, _ os.FileMode) (*os.File, error) {
 func TestUnfinishedNewFileIsMadeAnew(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, FileName)
-	if err := errors.Join(os.WriteFile(path+newSuffix, []byte("half a file"), 0o600), os.WriteFile(path, nil, 0o600)); err != nil {
+	if err := os.WriteFile(path+newSuffix, []byte("half a file"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, err := Open(dir, &Options{ReadOnly: true})
@@ -184,6 +184,18 @@ func TestUnfinishedNewFileIsMadeAnew(t *testing.T) {
 	s := mustOpen(t, dir, nil)
 	if err := s.Append(t.Context(), batchOf(1)); err != nil {
 		t.Error(err)
+	}
+}
+
+// An empty file is no new log: what was in it is lost.
+func TestEmptyFileIsDamage(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, FileName), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, readOnly := range []bool{false, true} {
+		_, err := Open(dir, &Options{ReadOnly: readOnly})
+		wantHint(t, err, store.ErrDamaged, dir)
 	}
 }
 

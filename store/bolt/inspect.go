@@ -40,6 +40,10 @@ type Damage struct {
 	// BaseLost is set when the state before the first event is lost.
 	BaseLost bool `json:"baseLost,omitempty"`
 
+	// Snapshot is why the snapshot cannot be used, where there is one that cannot. The
+	// log is whole without.
+	Snapshot string `json:"snapshot,omitempty"`
+
 	framesBefore uint64 // number of the last quarantined frame before the first file
 }
 
@@ -261,9 +265,7 @@ func (s *wreckage) checkSnapshot() error {
 	if err != nil {
 		why = err.Error()
 	}
-	if why != "" {
-		s.found.Files = append(s.found.Files, DamagedFile{SnapshotName, []string{why + "; the log does without"}})
-	}
+	s.found.Snapshot = why
 	return nil
 }
 

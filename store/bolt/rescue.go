@@ -2,8 +2,10 @@ package bolt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -17,6 +19,7 @@ import (
 // one's, and the old one's checkpoints, so that what was published is not published
 // again. emptyBase gives the state that a log begins with whose own is lost.
 func Rescue(ctx context.Context, from, to string, emptyBase func(position uint64) []byte) (d *Damage, id string, err error) {
+	to = filepath.Clean(to)
 	s, err := openWreckage(from)
 	if err != nil {
 		return nil, "", err
@@ -38,39 +41,54 @@ func Rescue(ctx context.Context, from, to string, emptyBase func(position uint64
 	if s.found.BaseLost {
 		first.base = emptyBase(first.after)
 	}
-	log, err := Open(to, &Options{start: first})
+	// A log that is not whole must not be taken for one.
+	part, err := os.MkdirTemp(filepath.Dir(to), "."+filepath.Base(to)+"-*")
 	if err != nil {
-		return nil, "", err
+		return nil, "", fmt.Errorf("rescue to %s: %w", to, err)
+	}
+	defer os.RemoveAll(part) // it is not there any more if all went well
+	if id, err = s.copyTo(ctx, part, first); err != nil {
+		return nil, "", fmt.Errorf("rescue %s: %w", from, err)
+	}
+	if err := errors.Join(os.Rename(part, to), osDisk{}.syncDir(filepath.Dir(to))); err != nil {
+		return nil, "", fmt.Errorf("rescue to %s: %w", to, err)
+	}
+	return &s.found, id, nil
+}
+
+// copyTo makes a log of what can be read, and returns its id.
+func (s *wreckage) copyTo(ctx context.Context, dir string, from start) (id string, err error) {
+	log, err := Open(dir, &Options{start: from})
+	if err != nil {
+		return "", err
 	}
 	defer log.Close()
 	c := &copying{ctx: ctx, log: log, from: s.found.LogID}
 	if err := s.read(ctx, c); err != nil {
-		return nil, "", fmt.Errorf("rescue %s: %w", from, err)
+		return "", err
 	}
 	c.batch.Frames = s.totals
 	if err := c.flush(); err != nil {
-		return nil, "", fmt.Errorf("rescue %s: %w", from, err)
+		return "", err
 	}
 	for name, position := range s.checkpoints {
 		if err := log.SetCheckpoint(name, min(position, log.Last())); err != nil {
-			return nil, "", fmt.Errorf("rescue %s: %w", from, err)
+			return "", err
 		}
 	}
-	return &s.found, log.ID(), log.Close()
+	return log.ID(), log.Close()
 }
 
-// vacant reports whether a folder may get a new log.
+// vacant reports whether a folder may become a new log's: there is none, or it is empty.
 func vacant(dir string) error {
-	for _, pattern := range []string{FileName, sealedPattern, BaseName, SnapshotName} {
-		names, err := filepath.Glob(filepath.Join(dir, pattern))
-		if err != nil {
-			return err
-		}
-		if len(names) > 0 {
-			return fmt.Errorf("%w: there is %s already", fs.ErrExist, names[0])
-		}
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return os.MkdirAll(filepath.Dir(dir), 0o700)
+	case err == nil && len(entries) > 0:
+		return fmt.Errorf("%w: %s is in it already", fs.ErrExist, entries[0].Name())
 	}
-	return nil
+	return err
 }
 
 // copying puts what survives into a new log.

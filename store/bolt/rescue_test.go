@@ -92,6 +92,9 @@ func TestRescueKeepsItsPlace(t *testing.T) {
 	}); err != nil || !found {
 		t.Errorf("the call does not tell of the event that it lost, %v", err)
 	}
+	if left, err := filepath.Glob(filepath.Join(filepath.Dir(to), ".*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
 	if _, _, err := Rescue(t.Context(), from, to, nil); !errors.Is(err, store.ErrInUse) && !errors.Is(err, fs.ErrExist) {
 		t.Errorf("rescued over a log: %v", err)
 	}
