@@ -364,7 +364,7 @@ func (sp *specimen) random(r *rand.Rand) harm {
 // TestDamageAnywhere damages any file of a log in one to three places.
 func TestDamageAnywhere(t *testing.T) {
 	sp := newSpecimen(t, memoryDir(t))
-	n := 400
+	n := 200
 	if *long {
 		n = 20_000
 	}

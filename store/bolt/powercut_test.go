@@ -88,7 +88,7 @@ func TestPowerCutAfterKill(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	step, rounds := 11, 1
+	step, rounds := 17, 1
 	if *long {
 		step, rounds = 1, 2
 	}
