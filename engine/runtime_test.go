@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/events"
@@ -154,7 +155,9 @@ type running struct {
 
 func start(t *testing.T, log engine.Log, bus engine.Bus, cmd engine.Commander, p engine.Policies) *running {
 	t.Helper()
-	e := engine.New(log, bus, cmd, engine.Config{Rules: engine.Rules{Domains: []string{"acme.example"}}, Policies: p, Shards: 3})
+	e := engine.New(log, bus, cmd, engine.Config{
+		Rules: engine.Rules{Domains: []string{"acme.example"}}, Policies: p, Shards: 3, Drain: time.Hour, // as long as the machine takes
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()
