@@ -159,8 +159,12 @@ func (s *session) send(ctx context.Context, method, offer string, then func(*Fra
 	return s.requestOver(s.link, method, r, then)
 }
 
-// tellStats tells the figures so far, and at the end the last ones.
+// tellStats tells the figures so far, and at the end the last ones. Figures so far
+// are not worth a place in a queue that nobody takes from.
 func (s *session) tellStats(final bool) {
+	if !final && s.p.out.len() > maxQueued {
+		return
+	}
 	if s.peer == nil && (!final || s.before == (events.WebRTCStats{})) {
 		return
 	}
