@@ -153,8 +153,13 @@ func pace(m *verto.Media) (stop func()) {
 	return func() { cancel(); wg.Wait() }
 }
 
+// quick connects again at once. A server that is slow to offer its calls again has
+// all the time that it wants.
 func quick(url string) verto.Config {
-	return verto.Config{ConnectionString: url, BackoffMin: verto.Duration(time.Millisecond), BackoffMax: verto.Duration(20 * time.Millisecond)}
+	return verto.Config{
+		ConnectionString: url, BackoffMin: verto.Duration(time.Millisecond), BackoffMax: verto.Duration(20 * time.Millisecond),
+		SettleTime: verto.Duration(time.Minute),
+	}
 }
 
 // start runs a phone until the test ends and returns what it says and its stop,

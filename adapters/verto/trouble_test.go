@@ -161,6 +161,7 @@ func TestCallThatIsNotOfferedAgainEnds(t *testing.T) {
 	s := newServer(t, vertotest.Options{DetachTimeout: time.Millisecond})
 	cfg := quick(s.URL())
 	cfg.BackoffMin, cfg.BackoffMax = verto.Duration(500*time.Millisecond), verto.Duration(time.Second)
+	cfg.SettleTime = verto.Duration(100 * time.Millisecond)
 	p, o, _ := start(t, cfg, verto.User{})
 	o.registered(t)
 	leg := talk(t, s, p, o)
