@@ -243,11 +243,7 @@ func (k *socket) ping(f *verto.Frame) bool {
 	return true
 }
 
-// eventChannels are those that users of the recordings may subscribe to, with
-// everything under their names.
-var eventChannels = []string{"demo", "conference", "presence"}
-
-// subscribe answers a subscription. No event ever comes of it.
+// subscribe answers a subscription.
 func (k *socket) subscribe(f *verto.Frame) bool {
 	var p struct {
 		Channel json.RawMessage `json:"eventChannel"`
@@ -263,7 +259,7 @@ func (k *socket) subscribe(f *verto.Frame) bool {
 	lists := make(map[string][]string)
 	for _, name := range names {
 		key := "unauthorizedChannels"
-		if slices.ContainsFunc(eventChannels, func(c string) bool { return name == c || strings.HasPrefix(name, c+".") }) {
+		if slices.ContainsFunc(k.s.opts.EventChannels, func(c string) bool { return name == c || strings.HasPrefix(name, c+".") }) {
 			key = "subscribedChannels"
 		}
 		lists[key] = append(lists[key], name)

@@ -189,7 +189,8 @@ type peer struct {
 	done     chan struct{}
 }
 
-func newPeer(t *testing.T, mime string) *peer {
+// newPeer makes one; events says whether it knows telephone-event.
+func newPeer(t *testing.T, mime string, events bool) *peer {
 	t.Helper()
 	var se webrtc.SettingEngine
 	se.SetIncludeLoopbackCandidate(true)
@@ -199,11 +200,13 @@ func newPeer(t *testing.T, mime string) *peer {
 	if err := engine.RegisterDefaultCodecs(); err != nil {
 		t.Fatal(err)
 	}
-	err := engine.RegisterCodec(webrtc.RTPCodecParameters{
-		RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: telephoneEvent, ClockRate: 8000}, PayloadType: 101,
-	}, webrtc.RTPCodecTypeAudio)
-	if err != nil {
-		t.Fatal(err)
+	if events {
+		err := engine.RegisterCodec(webrtc.RTPCodecParameters{
+			RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: telephoneEvent, ClockRate: 8000}, PayloadType: 101,
+		}, webrtc.RTPCodecTypeAudio)
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	pc, err := webrtc.NewAPI(webrtc.WithSettingEngine(se), webrtc.WithMediaEngine(engine)).NewPeerConnection(webrtc.Configuration{})
 	if err != nil {

@@ -8,7 +8,7 @@
 // does is told to [Options.Observe], which may call those methods at once: that is
 // how a test hangs up between an invite and its answer.
 //
-// It is held against the recordings in testdata/captures/verto. What it does not
+// It is held against every recording of mod_verto in testdata/captures. What it does not
 // have: video, conferences, event channels beyond the reply to a subscription, the
 // speed test, and batches of requests.
 package vertotest
@@ -69,6 +69,9 @@ type Options struct {
 	Dialplan func(*Leg) Route
 	Codecs   []Codec // default PCMU, PCMA
 	Ready    Ready
+	// EventChannels are what a user may subscribe to, with everything under their
+	// names; default demo, conference, presence. No event ever comes of it.
+	EventChannels []string
 	// Strict refuses the sessid of another user, as versions from May 2026 do;
 	// 1.10.12 lets the newcomer have it.
 	Strict bool
@@ -115,6 +118,9 @@ func (o *Options) defaults() {
 			*d = usual
 		}
 		*d = max(*d, 0)
+	}
+	if o.EventChannels == nil {
+		o.EventChannels = []string{"demo", "conference", "presence"}
 	}
 	if o.Observe == nil {
 		o.Observe = func(Event) {}

@@ -32,7 +32,7 @@ func TestPlacedCallCarriesMediaBothWays(t *testing.T) {
 			p := dial(t, s)
 			p.login(t, "1001@demo.local", uuid.NewString())
 			p.request(t, verto.MethodClientReady)
-			peer := newPeer(t, tt.mime)
+			peer := newPeer(t, tt.mime, true)
 			id := uuid.NewString()
 			f := p.call(t, "2", verto.MethodInvite, &verto.CallRequest{
 				SDP: peer.offer(t), Dialog: verto.Dialog{CallID: id, DestinationNumber: "1002"},
@@ -72,7 +72,7 @@ func TestReceivedCallCarriesMediaBothWays(t *testing.T) {
 	}
 	l := legs[0]
 	c := readCall(t, p.request(t, verto.MethodInvite))
-	peer := newPeer(t, webrtc.MimeTypePCMU)
+	peer := newPeer(t, webrtc.MimeTypePCMU, true)
 	answer := &verto.CallRequest{SDP: peer.answer(t, c.SDP), Dialog: verto.Dialog{CallID: c.CallID}}
 	if f := p.call(t, "2", verto.MethodAnswer, answer); f.Kind != verto.KindError || f.Error.Message != "CODEC ERROR" {
 		t.Fatalf("first answer: %+v, want it refused", f)
@@ -97,7 +97,7 @@ func incoming(t *testing.T, s *Server, p *probe) (*Leg, *peer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	peer := newPeer(t, webrtc.MimeTypePCMU)
+	peer := newPeer(t, webrtc.MimeTypePCMU, true)
 	sdp := peer.answer(t, readCall(t, p.request(t, verto.MethodInvite)).SDP)
 	p.call(t, "2", verto.MethodAnswer, &verto.CallRequest{SDP: sdp, Dialog: verto.Dialog{CallID: legs[0].ID()}})
 	p.request(t, verto.MethodDisplay)
@@ -157,7 +157,7 @@ func TestReattachKeepsPortFingerprintAndSSRC(t *testing.T) {
 			if before.ufrag == after.ufrag {
 				t.Error("ICE credentials are the old ones")
 			}
-			fresh, received := newPeer(t, webrtc.MimeTypePCMU), l.Counts().Received
+			fresh, received := newPeer(t, webrtc.MimeTypePCMU, true), l.Counts().Received
 			sdp := fresh.answer(t, c.SDP)
 			p.call(t, "2", verto.MethodAttach, &verto.CallRequest{SDP: sdp, Dialog: verto.Dialog{CallID: l.ID()}})
 			within(t, "media again", func() bool { return l.Counts().Received > received+5 && fresh.received.Load() > 5 })
@@ -234,7 +234,7 @@ func TestDigitsAreSentAsTelephoneEvents(t *testing.T) {
 	p := dial(t, s)
 	p.login(t, "1001@demo.local", uuid.NewString())
 	p.request(t, verto.MethodClientReady)
-	peer, id := newPeer(t, webrtc.MimeTypePCMU), uuid.NewString()
+	peer, id := newPeer(t, webrtc.MimeTypePCMU, true), uuid.NewString()
 	var digits atomic.Value
 	digits.Store("")
 	peer.pc.OnTrack(func(tr *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
