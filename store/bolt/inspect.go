@@ -193,7 +193,7 @@ func (s *wreckage) identify() error {
 	votes := map[string]int{}
 	foreign := error(store.ErrForeign) // until something of it is ours
 	for i, f := range slices.Backward(s.files) {
-		w, err := s.wreck(f)
+		w, err := f.head()
 		if err != nil {
 			if errors.Is(err, store.ErrVersion) {
 				return err
@@ -269,13 +269,13 @@ func (s *wreckage) checkSnapshot() error {
 	return nil
 }
 
-func (s *wreckage) wreck(f wreckFile) (*wreck, error) {
+func (f wreckFile) head() (*wreck, error) {
 	file, err := os.Open(f.path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	return readWreck(filepath.Base(f.path), file, 0)
+	return readHead(filepath.Base(f.path), file)
 }
 
 // read gives to what can be read.

@@ -76,20 +76,13 @@ func (b bitset) set(n uint64) {
 // of its last event, 0 where nothing tells. The error is that of a file which
 // cannot be read at all, or is no log.
 func readWreck(name string, file *os.File, end uint64) (*wreck, error) {
-	fi, err := file.Stat()
+	w, size, err := newWreck(name, file)
 	if err != nil {
 		return nil, err
 	}
-	w := &wreck{
-		name: name, file: file, pageSize: int64(os.Getpagesize()),
-		found: map[string]bool{}, said: map[string]bool{}, checkpoints: map[string]uint64{}, calls: map[string]callRef{}, index: map[uint64]uint64{},
-	}
-	w.readMetas(fi.Size())
-	w.limit = uint64((fi.Size() + w.pageSize - 1) / w.pageSize)
-	w.seen, w.free = make(bitset, w.limit/64+1), make(bitset, w.limit/64+1)
 	if w.metas > 0 {
-		if w.meta.pages > w.limit || fi.Size()%w.pageSize != 0 {
-			w.damage("cut short: %d of %d bytes are there", fi.Size(), max(int64(w.meta.pages)*w.pageSize, fi.Size()))
+		if w.meta.pages > w.limit || size%w.pageSize != 0 {
+			w.damage("cut short: %d of %d bytes are there", size, max(int64(w.meta.pages)*w.pageSize, size))
 		}
 		w.readTrees()
 	}
@@ -111,6 +104,40 @@ func readWreck(name string, file *os.File, end uint64) (*wreck, error) {
 		w.damage("nothing in it can be read")
 	}
 	return w, nil
+}
+
+func newWreck(name string, file *os.File) (w *wreck, size int64, err error) {
+	fi, err := file.Stat()
+	if err != nil {
+		return nil, 0, err
+	}
+	w = &wreck{
+		name: name, file: file, pageSize: int64(os.Getpagesize()),
+		found: map[string]bool{}, said: map[string]bool{}, checkpoints: map[string]uint64{}, calls: map[string]callRef{}, index: map[uint64]uint64{},
+	}
+	w.readMetas(fi.Size())
+	w.limit = uint64((fi.Size() + w.pageSize - 1) / w.pageSize)
+	w.seen, w.free = make(bitset, w.limit/64+1), make(bitset, w.limit/64+1)
+	return w, fi.Size(), nil
+}
+
+// readHead reads no more than what the file says of itself, if that is whole.
+func readHead(name string, file *os.File) (*wreck, error) {
+	w, _, err := newWreck(name, file)
+	if err != nil {
+		return nil, err
+	}
+	if w.metas == 2 {
+		w.walk(w.meta.root, "root", func(k, v []byte, at int64) {
+			if string(k) == string(bucketMeta) {
+				w.takeBucket(k, v, at)
+			}
+		})
+	}
+	if w.hasHead && len(w.bad) == 0 {
+		return w, nil
+	}
+	return readWreck(name, file, 0)
 }
 
 // maxDamages is how many are named of a file.
