@@ -107,31 +107,3 @@ func (s *Store) exchange(fresh, path, sealed string) error {
 	}
 	return err
 }
-
-// makeFile makes a file of the log with what its header says and fill puts in.
-// Its name is that of a file which is no part of the log yet.
-func (s *Store) makeFile(fresh string, h header, fill func(*bbolt.Tx) error) (*bbolt.DB, error) {
-	if err := removeIfThere(s.disk, fresh); err != nil {
-		return nil, err
-	}
-	db, _, err := openFile(fresh, &bbolt.Options{Timeout: time.Second}, s.disk)
-	if err == nil {
-		err = guard(func() error {
-			return db.Update(func(tx *bbolt.Tx) error {
-				err := create(tx, h)
-				if err == nil && fill != nil {
-					err = fill(tx)
-				}
-				return err
-			})
-		})
-		if err != nil {
-			_ = guard(db.Close)
-		}
-	}
-	if err != nil {
-		_ = removeIfThere(s.disk, fresh)
-		return nil, err
-	}
-	return db, nil
-}
