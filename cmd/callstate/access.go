@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
@@ -171,4 +175,38 @@ func (f *natsFlags) connect() (*nats.Conn, error) {
 		return nil, err
 	}
 	return x.Connect(f.url, nats.Name("callstate"), nats.MaxReconnects(-1))
+}
+
+// natsRequest asks, and gives up at once where the server does not let the user ask.
+func natsRequest(nc *nats.Conn, subject string, body []byte, wait time.Duration) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	ctx, stop := refusable(ctx, nc)
+	defer stop()
+	m, err := nc.RequestWithContext(ctx, subject, body)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	return m, err
+}
+
+// refusable returns a context that ends when the server refuses the connection a
+// subject, with what it says as the cause.
+func refusable(ctx context.Context, nc *nats.Conn) (context.Context, func()) {
+	ctx, refuse := context.WithCancelCause(ctx)
+	nc.SetErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		if errors.Is(err, nats.ErrPermissionViolation) {
+			refuse(notAllowed(err))
+		}
+	})
+	return ctx, func() { refuse(nil) }
+}
+
+// notAllowed says what a user can do about a subject that is not among its own.
+func notAllowed(err error) error {
+	hint := "the user may not do that, or may do it with an account or domain of its own alone: --account, --domain, or <account>/<call id>"
+	if strings.Contains(err.Error(), `Subscription to "_INBOX`) {
+		hint = "answers come to an inbox that the user may not read: say its own with --nats-inbox"
+	}
+	return &natsbus.HintError{Err: err, Hint: hint}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -217,4 +218,50 @@ func TestRecordingsOfOthers(t *testing.T) {
 			t.Errorf("another's %s of %+v: %s %s", call, c, result, link)
 		}
 	}
+}
+
+// TestVerbsOfAnAgent: the verbs work for a user who sees a part alone, and say at
+// once what the user may not do.
+func TestVerbsOfAnAgent(t *testing.T) {
+	d := startDaemon(t, t.TempDir(), func(c *config) {
+		c.NATSUsers = []natsUser{
+			{User: "alice", Password: testPassword, Role: "agent", Accounts: []string{agent}},
+			{User: "sam", Password: testPassword, Role: "supervisor", Domains: []string{demoDomain}},
+		}
+	})
+	verb := func(user string, code int, want string, args ...string) {
+		t.Helper()
+		var out, errw bytes.Buffer
+		env := map[string]string{"CALLSTATE_NATS_USER": user, "CALLSTATE_NATS_PASSWORD": testPassword}
+		began := time.Now()
+		got := realMain(append(args, "--nats", d.server.URL()), func(name string) string { return env[name] }, nil, &out, &errw)
+		if text := out.String() + errw.String(); got != code || !strings.Contains(text, want) || strings.Contains(text, testPassword) {
+			t.Errorf("%s: %v: exit %d, want %d and %q\n%s", user, args, got, code, want, text)
+		}
+		if took := time.Since(began); code == 1 && took > 8*time.Second {
+			t.Errorf("%s: %v: was refused after %s", user, args, took)
+		}
+	}
+	for end, ok := time.Now().Add(20*time.Second), false; !ok; { // until the accounts are known
+		_, one, err := d.engine.Line(t.Context(), agent)
+		_, two, err2 := d.engine.Line(t.Context(), "1002@"+demoDomain)
+		if ok = one && two; err != nil || err2 != nil || time.Now().After(end) {
+			t.Fatal("no lines", err, err2)
+		}
+	}
+	verb("alice", 0, agent, "watch", "--lines", "--account", agent)
+	verb("alice", 0, "", "calls", "--account", agent)
+	verb("alice", 0, "ok", "state", agent)
+	verb("alice", 1, "hint", "watch", "--lines")
+	verb("alice", 1, "hint", "calls")
+	verb("alice", 1, "hint", "calls", "--account", "1002@"+demoDomain)
+	verb("alice", 1, "hint", "hangup", "1002@"+demoDomain)
+	verb("alice", 1, "hint", "watch", "--json")
+	verb("alice", 1, "--nats-inbox", "calls", "--account", agent, "--nats-inbox", "_INBOX")
+	verb("eve", 1, "hint", "calls", "--account", agent)
+	verb("sam", 0, "1002@"+demoDomain, "watch", "--lines", "--domain", demoDomain)
+	verb("sam", 0, "1002@"+demoDomain, "agents", "--domain", demoDomain)
+	verb("sam", 0, "", "calls", "--domain", demoDomain)
+	verb("sam", 1, "no-call", "hangup", "1002@"+demoDomain)
+	verb("sam", 1, "hint", "status")
 }

@@ -77,6 +77,9 @@ func (e *env) openWatched(src *sourceFlags) (*watchedReads, error) {
 	return &watchedReads{log, e.progress("events", log.Last())}, nil
 }
 
+// errNoEngine is matched where nobody answers.
+var errNoEngine = errors.New("no engine answers")
+
 // ask sends a request about a scope to the running engine and decodes its answer.
 func (f *sourceFlags) ask(of natsbus.Scope, verb string, request, answer any) error {
 	nc, err := f.nats.connect()
@@ -88,9 +91,9 @@ func (f *sourceFlags) ask(of natsbus.Scope, verb string, request, answer any) er
 	if err != nil {
 		return err
 	}
-	msg, err := nc.Request(of.Subject(verb), b, 10*time.Second)
+	msg, err := natsRequest(nc, of.Subject(verb), b, 10*time.Second)
 	if errors.Is(err, nats.ErrNoResponders) {
-		return fmt.Errorf("no engine answers on %s; a log is read with --data", f.nats.url)
+		return fmt.Errorf("%w on %s; a log is read with --data", errNoEngine, f.nats.url)
 	}
 	if err != nil {
 		return fmt.Errorf("ask the engine: %w", err)

@@ -14,6 +14,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 
+	"github.com/callstate/callstate/adapters/natsbus"
 	"github.com/callstate/callstate/adapters/webitel/webiteltest"
 	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/events"
@@ -195,7 +196,7 @@ func watchMasked(t *testing.T, url string) func() map[string]string {
 	for how, out := range outs {
 		e := &env{out: out, errw: io.Discard}
 		watching.Go(func() {
-			errs <- e.watch(ctx, nc, cti.DefaultPrefix, "", showOptions{json: how != "", mask: true})
+			errs <- e.watch(ctx, nc, cti.DefaultPrefix, natsbus.Scope{}, showOptions{json: how != "", mask: true})
 		})
 	}
 	for nc.NumSubscriptions() < len(outs) { // or the first events are missed

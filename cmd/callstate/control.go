@@ -201,7 +201,7 @@ func askControl(nc *nats.Conn, r engine.Request, timeout time.Duration) (out eng
 	if timeout > 0 {
 		wait = timeout + 10*time.Second
 	}
-	m, err := nc.Request(natsbus.ControlPrefix+"."+cti.LineKey(r.Account)+"."+r.Method, body, wait)
+	m, err := natsRequest(nc, natsbus.ControlPrefix+"."+cti.LineKey(r.Account)+"."+r.Method, body, wait)
 	if errors.Is(err, nats.ErrNoResponders) {
 		return out, nil, fmt.Errorf("no engine answers on %s", nc.ConnectedUrlRedacted())
 	}

@@ -176,7 +176,7 @@ calls are beside it.`,
 		Example: "  callstate agents\n  callstate agents --domain acme.example --state ONBREAK,DND",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			lines, err := src.allLines(domain)
+			lines, err := src.allLines(natsbus.ScopeOf("", domain))
 			if err != nil {
 				return err
 			}
@@ -212,14 +212,14 @@ func hasWord(list, word string) bool {
 }
 
 // allLines asks for the lines, as many at a time as the service gives.
-func (f *sourceFlags) allLines(domain string) ([]cti.LineView, error) {
+func (f *sourceFlags) allLines(of natsbus.Scope) ([]cti.LineView, error) {
 	var all []cti.LineView
 	for after, more := "", true; more; {
 		var answer struct {
 			Lines []cti.LineView `json:"lines"`
 			More  bool           `json:"more"`
 		}
-		err := f.ask(natsbus.ScopeOf("", domain), "lines.list", natsbus.LineFilter{Domain: domain, After: after, Limit: 1000}, &answer)
+		err := f.ask(of, "lines.list", natsbus.LineFilter{Account: of.Account, Domain: of.Domain, After: after, Limit: 1000}, &answer)
 		if err != nil {
 			return nil, err
 		}

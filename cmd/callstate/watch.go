@@ -18,8 +18,8 @@ import (
 )
 
 func newWatch(e *env) *cobra.Command {
-	var nf natsFlags
-	var account, prefix string
+	var src sourceFlags
+	var account, domain, prefix string
 	var asJSON, all, linesOnly, mask bool
 	cmd := &cobra.Command{
 		Use:   "watch",
@@ -31,25 +31,27 @@ else: it is a subscriber like any other.`,
   callstate watch --account 1001@demo.local --json`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			nc, err := nf.connect()
+			nc, err := src.nats.connect()
 			if err != nil {
 				return err
 			}
 			defer nc.Close()
+			of := natsbus.ScopeOf(account, domain)
 			if !asJSON {
-				if err := e.printLines(cmd.Context(), nc, prefix, account, mask); err != nil {
+				if err := e.printLines(cmd.Context(), &src, nc, prefix, of, mask); err != nil {
 					return err
 				}
 			}
 			if linesOnly {
 				return nil
 			}
-			return e.watch(cmd.Context(), nc, prefix, account, showOptions{asJSON, all, mask})
+			return e.watch(cmd.Context(), nc, prefix, of, showOptions{asJSON, all, mask})
 		},
 	}
-	nf.add(e, cmd, nats.DefaultURL, "URL of the NATS server")
+	src.nats.add(e, cmd, nats.DefaultURL, "URL of the NATS server")
 	cmd.Flags().StringVar(&prefix, "prefix", cti.DefaultPrefix, "what the subjects of CTI events begin with")
 	cmd.Flags().StringVar(&account, "account", "", "only this account, number@domain")
+	cmd.Flags().StringVar(&domain, "domain", "", "only the accounts of this domain")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the payloads as they are on NATS, one a line")
 	cmd.Flags().BoolVar(&all, "all", false, "print also lineStateChanged, agentStateChanged and callDetails")
 	cmd.Flags().BoolVar(&linesOnly, "lines", false, "print the lines and end")
@@ -57,25 +59,51 @@ else: it is a subscriber like any other.`,
 	return cmd
 }
 
-// printLines prints the views of the lines.
-func (e *env) printLines(ctx context.Context, nc *nats.Conn, prefix, account string, mask bool) error {
-	js, err := jetstream.New(nc)
+// printLines prints the lines as they are now. Under the live prefix the engine is
+// asked, which a user who sees a part alone may do as well; the views of another
+// prefix, and those that an engine left which is gone, are in their bucket.
+func (e *env) printLines(ctx context.Context, src *sourceFlags, nc *nats.Conn, prefix string, of natsbus.Scope, mask bool) error {
+	err := errNoEngine
+	var views []cti.LineView
+	if prefix == cti.DefaultPrefix {
+		views, err = src.allLines(of)
+	}
+	if errors.Is(err, errNoEngine) {
+		views, err = linesIn(ctx, nc, prefix, of)
+	}
 	if err != nil {
 		return err
+	}
+	slices.SortFunc(views, func(a, b cti.LineView) int { return strings.Compare(a.Account, b.Account) })
+	rows := make([][]string, len(views))
+	for i, v := range maskWith(mask, views) {
+		rows[i] = lineRow(&v)
+	}
+	return e.table(lineHeader, rows)
+}
+
+// linesIn reads the views of the lines from their bucket.
+func linesIn(ctx context.Context, nc *nats.Conn, prefix string, of natsbus.Scope) ([]cti.LineView, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	kv, err := js.KeyValue(ctx, natsbus.LinesBucket(prefix))
 	if err != nil {
-		return fmt.Errorf("no lines on this NATS server: %w", err)
+		return nil, fmt.Errorf("no lines on this NATS server: %w", err)
 	}
 	keys := ">"
-	if account != "" {
-		keys = cti.LineKey(account)
+	switch {
+	case of.Account != "":
+		keys = cti.LineKey(of.Account)
+	case of.Domain != "":
+		keys = cti.Token(of.Domain) + ".>"
 	}
 	w, err := kv.Watch(ctx, keys, jetstream.IgnoreDeletes())
 	if err != nil {
-		return fmt.Errorf("read lines: %w", err)
+		return nil, fmt.Errorf("read lines: %w", err)
 	}
 	defer func() { _ = w.Stop() }()
 	var views []cti.LineView
@@ -85,16 +113,11 @@ func (e *env) printLines(ctx context.Context, nc *nats.Conn, prefix, account str
 		}
 		var v cti.LineView
 		if err := json.Unmarshal(entry.Value(), &v); err != nil {
-			return fmt.Errorf("line %s: %w", entry.Key(), err)
+			return nil, fmt.Errorf("line %s: %w", entry.Key(), err)
 		}
 		views = append(views, v)
 	}
-	slices.SortFunc(views, func(a, b cti.LineView) int { return strings.Compare(a.Account, b.Account) })
-	rows := make([][]string, len(views))
-	for i, v := range maskWith(mask, views) {
-		rows[i] = lineRow(&v)
-	}
-	return e.table(lineHeader, rows)
+	return views, nil
 }
 
 // showOptions are how CTI events are printed.
@@ -113,12 +136,16 @@ func (e *env) show(o showOptions, ev cti.Event, payload []byte) {
 	}
 }
 
-func (e *env) watch(ctx context.Context, nc *nats.Conn, prefix, account string, o showOptions) error {
+func (e *env) watch(ctx context.Context, nc *nats.Conn, prefix string, of natsbus.Scope, o showOptions) error {
 	subject := prefix + ".>"
-	if account != "" {
-		number, domain := cti.SplitAccount(account)
-		subject = prefix + "." + cti.Token(domain) + "." + cti.Token(number) + ".>"
+	switch {
+	case of.Account != "":
+		subject = prefix + "." + cti.LineKey(of.Account) + ".>"
+	case of.Domain != "":
+		subject = prefix + "." + cti.Token(of.Domain) + ".>"
 	}
+	ctx, stop := refusable(ctx, nc)
+	defer stop()
 	sub, err := nc.SubscribeSync(subject)
 	if err != nil {
 		return fmt.Errorf("subscribe %s: %w", subject, err)
@@ -126,6 +153,9 @@ func (e *env) watch(ctx context.Context, nc *nats.Conn, prefix, account string, 
 	for {
 		msg, err := sub.NextMsgWithContext(ctx)
 		if err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				err = cause
+			}
 			if errors.Is(err, context.Canceled) {
 				return nil
 			}
