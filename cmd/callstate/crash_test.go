@@ -110,9 +110,10 @@ func killFolder(t *testing.T, rnd *rand.Rand, folder int, sum *killTally) {
 	var load sync.WaitGroup
 	defer load.Wait()
 	defer hush()
+	calls := rnd.Uint64()
 	load.Go(func() {
 		_, _ = pbx.Generate(ctx, webiteltest.GenerateOptions{
-			Agents: webiteltest.Numbers(1001, 100), Domain: demoDomain, Rate: 250, Speed: 60, Seed: rnd.Uint64(),
+			Agents: webiteltest.Numbers(1001, 100), Domain: demoDomain, Rate: 250, Speed: 60, Seed: calls,
 		})
 	})
 
