@@ -323,3 +323,32 @@ func callStory(s *story) []string {
 	}
 	return out
 }
+
+// TestSnapshotOfOneSessionIsTakenUp: a state of before, which kept one session a
+// call, is still a state.
+func TestSnapshotOfOneSessionIsTakenUp(t *testing.T) {
+	type before struct {
+		id     string `wire:"1"`
+		webrtc *struct {
+			Session   string `wire:"1"`
+			Transport string `wire:"2"`
+			Inferred  bool   `wire:"3"`
+		} `wire:"26"`
+	}
+	b := before{id: "a"}
+	b.webrtc = new(struct {
+		Session   string `wire:"1"`
+		Transport string `wire:"2"`
+		Inferred  bool   `wire:"3"`
+	})
+	b.webrtc.Session, b.webrtc.Transport, b.webrtc.Inferred = "leg", "verto", true
+	form := events.FormOf[before]()
+	var c call
+	if err := callForm.Decode(form.Append(nil, &b), &c); err != nil {
+		t.Fatal(err)
+	}
+	want := &cti.WebRTC{Session: "leg", Transport: "verto", Inferred: true}
+	if d := cmp.Diff(want, c.viewSession()); d != "" {
+		t.Errorf("session (-before +now):\n%s", d)
+	}
+}
