@@ -92,6 +92,8 @@ func (s *session) reattach() {
 	case len(s.hangups) > 0:
 		s.hangupsDue()
 		return
+	case s.link.lost():
+		return // it will be offered once more
 	}
 	ctx, cancel := s.timeout()
 	defer cancel()

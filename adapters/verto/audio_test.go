@@ -152,7 +152,7 @@ func TestRecorderKeepsWhatCame(t *testing.T) {
 	r.write(webrtc.MimeTypeOpus, &rtp.Packet{Payload: []byte{0xFC}}) // another codec in one file
 	r.close()
 	r.write(webrtc.MimeTypePCMA, &rtp.Packet{Payload: packet}) // too late
-	b, err := os.ReadFile(filepath.Join(dir, "20300102T030405Z-___a.wav"))
+	b, err := os.ReadFile(filepath.Join(dir, "20300102T030405.000Z-___a.wav"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,9 +166,13 @@ func TestRecorderKeepsWhatCame(t *testing.T) {
 	r = newRecorder(dir, "b", at, log)
 	r.write(webrtc.MimeTypeOpus, &rtp.Packet{Payload: []byte{0xFC, 7, 7}})
 	r.close()
-	c, err := readClip(filepath.Join(dir, "20300102T030405Z-b.ogg"))
+	c, err := readClip(filepath.Join(dir, "20300102T030405.000Z-b.ogg"))
 	if err != nil || len(c[webrtc.MimeTypeOpus]) != 1 {
 		t.Errorf("%v, %v", c, err)
+	}
+
+	if info, err := os.Stat(filepath.Join(dir, "20300102T030405.000Z-b.ogg")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("others can read it: %v, %v", info.Mode(), err)
 	}
 
 	r = newRecorder(filepath.Join(dir, "none"), "c", at, log)

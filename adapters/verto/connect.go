@@ -58,7 +58,7 @@ func (p *Phone) disconnected(c *connection, err error) error {
 	reason := lossReason(err)
 	p.took(p.dialogs.Disconnected(reason), false)
 	p.mu.Unlock()
-	c.l.lost()
+	c.l.fail()
 	switch {
 	case displaced:
 		return ErrDisplaced

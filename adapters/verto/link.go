@@ -146,8 +146,18 @@ func (l *link) expire(now time.Time) {
 	}
 }
 
-// lost fails every request that waits.
-func (l *link) lost() {
+// lost reports whether the connection is over.
+func (l *link) lost() bool {
+	select {
+	case <-l.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// fail fails every request that waits, and all that follow.
+func (l *link) fail() {
 	l.mu.Lock()
 	all := l.pending
 	l.pending = nil

@@ -33,7 +33,7 @@ type recorder struct {
 
 // newRecorder records to a new file in a folder.
 func newRecorder(folder, callID string, at time.Time, log *slog.Logger) *recorder {
-	name := at.UTC().Format("20060102T150405Z") + "-" + safeName(callID)
+	name := at.UTC().Format("20060102T150405.000Z") + "-" + safeName(callID)
 	return &recorder{path: filepath.Join(folder, name), log: log}
 }
 
@@ -73,19 +73,25 @@ func (r *recorder) fail(err error) {
 	r.log.Error("recording stopped", "file", r.path, "err", err)
 }
 
+// open makes the file, which only its owner can read.
 func (r *recorder) open(mime string) error {
 	r.mime = mime
+	name := r.path + ".wav"
 	if mime == webrtc.MimeTypeOpus {
-		w, err := oggwriter.New(r.path+".ogg", 48000, 2)
+		name = r.path + ".ogg"
+	}
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("make the recording: %w", err)
+	}
+	if mime == webrtc.MimeTypeOpus {
+		_ = f.Close() // the writer opens what is there
+		w, err := oggwriter.New(name, 48000, 2)
 		if err != nil {
 			return fmt.Errorf("make the recording: %w", err)
 		}
 		r.sink = oggSink{w}
 		return nil
-	}
-	f, err := os.OpenFile(r.path+".wav", os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("make the recording: %w", err)
 	}
 	format := formatALaw
 	if mime == webrtc.MimeTypePCMU {
