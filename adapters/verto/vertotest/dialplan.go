@@ -20,9 +20,9 @@ type Route struct {
 // DemoUsers are the users of the recordings. Their password is the number.
 func DemoUsers() []User {
 	return []User{
-		{Login: "1001@demo.local", Password: "1001", Name: "Agent 1001"},
-		{Login: "1002@demo.local", Password: "1002", Name: "Agent 1002"},
-		{Login: "1003@demo.local", Password: "1003", Name: "Agent 1003"},
+		{Login: "1001@demo.local", Password: "1001"},
+		{Login: "1002@demo.local", Password: "1002"},
+		{Login: "1003@demo.local", Password: "1003"},
 	}
 }
 

@@ -41,7 +41,6 @@ var ErrClosed = errors.New("vertotest: server closed")
 type User struct {
 	Login    string // number@domain
 	Password string
-	Name     string // of the callee, as a dialled user sees it
 	// AuthExpires is after what time a login ends, and the server closes its socket;
 	// 0 means never.
 	AuthExpires time.Duration
