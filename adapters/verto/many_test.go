@@ -148,8 +148,8 @@ func TestHundredSessionsAtOnce(t *testing.T) {
 	for _, d := range desks {
 		for _, l := range d.legs {
 			_, st := d.o.ended(t, l.ID())
-			// The server also counts what it sends before the phone can hear it.
-			if n := l.Counts(); st.PacketsReceived < 5 || n.Received < 20 || n.Received > uint64(st.PacketsSent) {
+			// How many had to be thrown away at the end depends on the machine's load.
+			if n := l.Counts(); st.PacketsReceived == 0 || st.PacketsReceived > int64(n.Sent) || n.Received < 20 || n.Received > uint64(st.PacketsSent) {
 				t.Errorf("%s: the phone counts %d in and %d out, the server %+v", l.ID(), st.PacketsReceived, st.PacketsSent, n)
 			}
 		}
