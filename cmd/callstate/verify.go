@@ -165,7 +165,7 @@ type watchedReads struct {
 // close ends the progress and closes the log.
 func (l *watchedReads) close() {
 	l.p.done()
-	l.Store.Close()
+	l.Close()
 }
 
 func (l *watchedReads) Read(ctx context.Context, from uint64, fn func(*events.Event) error) error {
