@@ -47,7 +47,9 @@
 //
 // Run, on a goroutine of the caller's choice, owns the writing of views. The
 // connection has its own: one takes the confirmations of messages, one those of
-// views, one calls the connection's handlers, and each endpoint of the service
-// answers on one. Close of the bus ends the connection's and waits for that;
+// views, one calls the connection's handlers, and each endpoint of the services
+// takes requests on one, which are answered each on a goroutine of its own: 32
+// queries and 256 requests to the PBX at once, and 4 queries about one account or
+// domain. Close of the bus ends the connection's and waits for that;
 // Close of the service waits for requests under way.
 package natsbus

@@ -54,10 +54,20 @@ type Service struct {
 	nc  *nats.Conn
 	svc micro.Service
 
-	mu      sync.Mutex // guards closing, and Add of running against it
+	room chan struct{} // holds one for each query under way
+
+	mu      sync.Mutex // guards what follows, and Add of running against closing
 	closing bool
+	busy    map[Scope]int // queries under way, by whom they are about
 	running sync.WaitGroup
 }
+
+// Queries under way together, and those about one account or domain: who may ask
+// about a part alone cannot keep everybody else waiting.
+const (
+	queriesAtOnce     = 32
+	queriesOfOneScope = 4
+)
 
 // StartService registers the service on nc. The caller closes it before the
 // connection.
@@ -77,7 +87,7 @@ func StartService(nc *nats.Conn, q Queries, o ServiceOptions) (*Service, error) 
 	if !validPrefix(o.Prefix) {
 		return nil, fmt.Errorf("natsbus: service prefix %q: want tokens of letters, digits, '-' and '_', joined by dots", o.Prefix)
 	}
-	s := &Service{q: q, o: o, nc: nc}
+	s := &Service{q: q, o: o, nc: nc, room: make(chan struct{}, queriesAtOnce), busy: map[Scope]int{}}
 	svc, err := micro.AddService(nc, micro.Config{
 		Name: serviceName, Version: o.Version, Description: "call state of a PBX: calls, lines, history",
 		QueueGroup: serviceName,
@@ -172,52 +182,84 @@ func badRequest(format string, v ...any) error {
 	return &requestError{CodeBadRequest, fmt.Sprintf(format, v...)}
 }
 
-// handler answers each request; each endpoint has a goroutine of its own.
+// handler answers requests, each on a goroutine of its own; where too many are
+// under way, the endpoint waits.
 func (s *Service) handler(verb string) micro.HandlerFunc {
 	return func(r micro.Request) {
 		if !isInbox(r.Reply()) {
 			s.o.Logger.Warn("query not answered", "endpoint", verb, "err", errNoInbox(r.Reply()))
 			return
 		}
-		s.mu.Lock()
-		closing := s.closing
-		if !closing {
-			s.running.Add(1)
-		}
-		s.mu.Unlock()
-		if closing {
-			_ = r.Error(CodeUnavailable, "stopping", nil)
-			return
-		}
-		defer s.running.Done()
-		ctx, cancel := context.WithTimeout(context.Background(), s.o.Timeout)
-		defer cancel()
-		body, err := s.answer(ctx, verb, r)
+		in, err := s.scopeOf(r.Subject())
 		if err == nil {
-			if err = r.Respond(body); err != nil {
-				s.o.Logger.Warn("service answer not sent", "endpoint", verb, "err", err)
-			}
+			err = s.enter(in)
+		}
+		if err != nil {
+			s.respond(verb, r, nil, err)
 			return
 		}
-		refusal := s.refusal(verb, err)
-		if err := r.Error(refusal.code, refusal.text, nil); err != nil {
-			s.o.Logger.Warn("service answer not sent", "endpoint", verb, "err", err)
-		}
+		s.room <- struct{}{}
+		s.running.Go(func() { // counted twice for a moment, see enter
+			defer s.leave(in)
+			ctx, cancel := context.WithTimeout(context.Background(), s.o.Timeout)
+			defer cancel()
+			body, err := s.answer(ctx, verb, in, r.Data())
+			s.respond(verb, r, body, err)
+		})
+		s.running.Done()
 	}
 }
 
-func (s *Service) answer(ctx context.Context, verb string, r micro.Request) ([]byte, error) {
-	if len(r.Data()) > maxRequest {
-		return nil, badRequest("request of %d bytes, at most %d", len(r.Data()), maxRequest)
+// enter admits a query, or says why not. It adds to running, so that Close waits
+// also for one that waits for room.
+func (s *Service) enter(in Scope) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closing:
+		return &requestError{CodeUnavailable, "stopping"}
+	case in != (Scope{}) && s.busy[in] >= queriesOfOneScope:
+		return &requestError{CodeUnavailable, "too many queries of this account or domain are under way, try again"}
 	}
-	var in Scope
-	if rest, ok := strings.CutPrefix(r.Subject(), s.o.Prefix+".of."); ok {
-		var err error
-		if in, err = readScope(rest); err != nil {
-			return nil, err
-		}
+	s.busy[in]++
+	s.running.Add(1)
+	return nil
+}
+
+func (s *Service) leave(in Scope) {
+	<-s.room
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy[in]--; s.busy[in] == 0 {
+		delete(s.busy, in)
 	}
-	v, err := s.query(ctx, verb, in, r.Data())
+}
+
+// scopeOf reads the scope from a query's subject.
+func (s *Service) scopeOf(subject string) (Scope, error) {
+	if rest, ok := strings.CutPrefix(subject, s.o.Prefix+".of."); ok {
+		return readScope(rest)
+	}
+	return Scope{}, nil
+}
+
+func (s *Service) respond(verb string, r micro.Request, body []byte, err error) {
+	if err == nil {
+		err = r.Respond(body)
+	} else {
+		refusal := s.refusal(verb, err)
+		err = r.Error(refusal.code, refusal.text, nil)
+	}
+	if err != nil {
+		s.o.Logger.Warn("service answer not sent", "endpoint", verb, "err", err)
+	}
+}
+
+func (s *Service) answer(ctx context.Context, verb string, in Scope, data []byte) ([]byte, error) {
+	if len(data) > maxRequest {
+		return nil, badRequest("request of %d bytes, at most %d", len(data), maxRequest)
+	}
+	v, err := s.query(ctx, verb, in, data)
 	if err != nil {
 		return nil, err
 	}

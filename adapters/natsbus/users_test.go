@@ -15,6 +15,7 @@ import (
 
 	"github.com/callstate/callstate/adapters/secret"
 	"github.com/callstate/callstate/engine"
+	"github.com/callstate/callstate/events/cti"
 )
 
 const userPassword = "open sesame"
@@ -24,7 +25,22 @@ type house struct {
 	t       *testing.T
 	server  *Server
 	bus     *Bus
+	queries *slowQueries
 	control *noted
+}
+
+// slowQueries answers about lines when it is let.
+type slowQueries struct {
+	fakeQueries
+	begun, let chan struct{} // nil: at once
+}
+
+func (q *slowQueries) Line(ctx context.Context, account string) (cti.LineView, bool, error) {
+	if q.let != nil {
+		q.begun <- struct{}{}
+		<-q.let
+	}
+	return q.fakeQueries.Line(ctx, account)
 }
 
 // noted keeps what was asked for.
@@ -65,7 +81,8 @@ func newHouse(t *testing.T) *house {
 		{Name: "star", Password: userPassword, Role: RoleAgent, Accounts: []string{">@acme.example", "*@acme.example"}},
 	}})
 	h.bus, _ = startBus(t, Options{Server: h.server})
-	svc, err := StartService(h.bus.Conn(), &fakeQueries{}, ServiceOptions{})
+	h.queries = &slowQueries{}
+	svc, err := StartService(h.bus.Conn(), h.queries, ServiceOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -456,5 +473,48 @@ func TestScopeStatusHasNobodysFigures(t *testing.T) {
 	}
 	if string(got["position"]) != "12" {
 		t.Errorf("position %s", got["position"])
+	}
+}
+
+// TestOneUserKeepsNobodyWaiting: an account's slow queries are bounded, and others
+// are answered meanwhile.
+func TestOneUserKeepsNobodyWaiting(t *testing.T) {
+	h := newHouse(t)
+	h.queries.begun, h.queries.let = make(chan struct{}, 16), make(chan struct{})
+	g := h.enter("alice")
+	answers, err := g.SubscribeSync(UserInbox("alice") + ".slow")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range queriesOfOneScope + 1 {
+		if err := g.PublishRequest("callstate.v1.of.acme_example.1004.lines.get", UserInbox("alice")+".slow", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused, err := answers.NextMsgWithContext(deadline(t))
+	if err != nil || refused.Header.Get("Nats-Service-Error-Code") != CodeUnavailable {
+		t.Fatalf("%+v, %v", refused, err)
+	}
+	for range queriesOfOneScope {
+		<-h.queries.begun
+	}
+	c := h.enter("carol")
+	c.may("callstate.v1.of.acme_example.1005.calls.list") // another query
+	carol, err := c.SubscribeSync(UserInbox("carol") + ".slow")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.PublishRequest("callstate.v1.of.acme_example.1005.lines.get", UserInbox("carol")+".slow", nil); err != nil {
+		t.Fatal(err)
+	}
+	<-h.queries.begun // the same query of another account is under way beside
+	close(h.queries.let)
+	for range queriesOfOneScope {
+		if m, err := answers.NextMsgWithContext(deadline(t)); err != nil || m.Header.Get("Nats-Service-Error") != "" {
+			t.Errorf("%+v, %v", m, err)
+		}
+	}
+	if _, err := carol.NextMsgWithContext(deadline(t)); err != nil {
+		t.Error(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/callstate/callstate/adapters/natsbus"
 	"github.com/callstate/callstate/events"
 	"github.com/callstate/callstate/events/cti"
+	"github.com/callstate/callstate/events/cti/subscribe"
 	"github.com/callstate/callstate/store/memory"
 )
 
@@ -216,6 +218,33 @@ func TestRecordingsOfOthers(t *testing.T) {
 	for _, call := range []string{c.CallID, id} {
 		if result, link := record(other, "1050@"+demoDomain, call); result != "no-call" || link != "" {
 			t.Errorf("another's %s of %+v: %s %s", call, c, result, link)
+		}
+	}
+}
+
+// TestAgentsSubscriber: the subscriber that heals itself does so with what an agent
+// may ask.
+func TestAgentsSubscriber(t *testing.T) {
+	d := startDaemon(t, t.TempDir(), func(c *config) {
+		c.NATSUsers = []natsUser{{User: "alice", Password: testPassword, Role: "agent", Accounts: []string{agent}}}
+	})
+	nc := enter(t, d.server.URL(), "alice")
+	got := make(chan cti.Event, 256)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	s, err := subscribe.Start(ctx, nc, subscribe.Options{Account: agent, Poll: 50 * time.Millisecond}, func(ev *cti.Event) { got <- *ev })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	before := s.Position()
+	if err := <-d.playIncoming(t, 0); err != nil {
+		t.Fatal(err)
+	}
+	await(t, got, cti.CallFinished)
+	for s.Position() == before { // the poll asks for what it missed
+		if runtime.Gosched(); ctx.Err() != nil {
+			t.Fatal("the subscriber may not ask")
 		}
 	}
 }
