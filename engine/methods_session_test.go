@@ -35,7 +35,7 @@ func TestWhoCarriesOut(t *testing.T) {
 			s.tell(SessionObservation{Kind: SessionEnded, Session: "b"})
 		}, map[string]string{"holdCall": "pbx hold b"}},
 		"an inferred one": {func(s *story) { s.leg(verto(of(LegAnswered, "b"))) }, map[string]string{"holdCall": "pbx hold b", "setVideoState": "no-session"}},
-		"one on hold": {func(s *story) { s.talks(rings("b")); s.leg(of(LegHeld, "b")) }, map[string]string{"unholdCall": "phone unhold b", "holdCall": "phone unhold b"}},
+		"one on hold":     {func(s *story) { s.talks(rings("b")); s.leg(of(LegHeld, "b")) }, map[string]string{"unholdCall": "phone unhold b", "holdCall": "phone unhold b"}},
 		"one whose leg has another id": {func(s *story) {
 			s.talks(rings("b"))
 			s.leg(LegObservation{Kind: LegRenamed, Leg: "b2", OldLeg: "b", Vars: true})
