@@ -224,12 +224,14 @@ func withParty(p verto.Call) *verto.Call {
 	return &p
 }
 
-// flowLocked lets RTP flow, or not.
+// flowLocked lets RTP flow, or not. A held client hears nothing and is heard.
 func (l *Leg) flowLocked() {
 	if l.media == nil {
 		return
 	}
-	open := (l.state == Up || l.state == Early) && !l.held && l.detached == nil
+	there := (l.state == Up || l.state == Early) && l.detached == nil
+	l.media.hears.Store(there)
+	open := there && !l.held
 	if l.media.open.Swap(open) != open {
 		if open {
 			l.s.startPacing(l.media)

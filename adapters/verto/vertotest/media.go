@@ -65,7 +65,8 @@ type media struct {
 	net    *network
 	track  *track
 	counts *counters
-	open   atomic.Bool // RTP flows, both ways
+	open   atomic.Bool // RTP goes to the client
+	hears  atomic.Bool // what comes is counted
 
 	mu      sync.Mutex // guards what follows
 	closed  bool
@@ -204,7 +205,7 @@ func (m *media) read(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
 		if err != nil {
 			return
 		}
-		if m.open.Load() {
+		if m.hears.Load() {
 			m.received(&in, b[:n])
 		}
 	}
