@@ -218,7 +218,7 @@ func (b *Bench) pathAgainstReading(ctx context.Context) ([]Row, error) {
 		return nil, err
 	}
 	defer c.close()
-	most, err := rounds(ctx, pick(b, 3, 5), false,
+	most, err := rounds(ctx, pick(b, 1, 5), false,
 		func() (float64, error) { return c.pass(ctx, mb) },
 		func() (float64, error) { return p.read(mb) },
 	)
