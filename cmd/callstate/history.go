@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -134,7 +135,7 @@ func (e *env) printHistory(entries []engine.HistoryEntry) {
 		ev := &entries[i].Event
 		if !entries[i].Aside && ev.Key() != last {
 			last = ev.Key()
-			fmt.Fprintf(e.out, "%s  call %s  conversation %s\n", ev.Account, ev.Call, ev.Conversation)
+			e.printCallHeading(ev)
 		}
 		e.printEntry(&entries[i], "")
 	}
@@ -150,7 +151,7 @@ func (e *env) printConversation(entries []engine.HistoryEntry) {
 		if k := ev.Key(); !entries[i].Aside && !k.IsZero() && !slices.Contains(keys, k) {
 			keys = append(keys, k)
 			width = max(width, len(ev.Account))
-			fmt.Fprintf(e.out, "%s  call %s  conversation %s\n", ev.Account, ev.Call, ev.Conversation)
+			e.printCallHeading(ev)
 		}
 	}
 	for i := range entries {
@@ -160,6 +161,15 @@ func (e *env) printConversation(entries []engine.HistoryEntry) {
 		}
 		e.printEntry(&entries[i], fmt.Sprintf("%-*s  ", width, who))
 	}
+}
+
+// printCallHeading names a call and the day, since the lines below give times of day.
+func (e *env) printCallHeading(ev *events.Event) {
+	at := ev.OccurredAt
+	if at == 0 {
+		at = ev.RecordedAt
+	}
+	fmt.Fprintf(e.out, "%s  call %s  conversation %s  %s UTC\n", ev.Account, ev.Call, ev.Conversation, at.Time().Format(time.DateOnly))
 }
 
 // trunk stands for the account of a leg that has none.
