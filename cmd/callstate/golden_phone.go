@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/callstate/callstate/adapters/verto"
@@ -26,6 +27,12 @@ type vertoStimulus struct {
 	SDP       string `json:"sdp"`
 }
 
+// dialogStates are those that a session goes through, and its end.
+var dialogStates = []string{
+	events.DialogRequesting, events.DialogTrying, events.DialogEarly, events.DialogRinging, events.DialogAnswering,
+	events.DialogActive, events.DialogHeld, events.DialogRecovering, events.DialogHangup, "destroy",
+}
+
 // container is the stimulus of a media session that asks for its media element.
 const container = "container"
 
@@ -34,8 +41,11 @@ func (p *goldenPhone) observations(raw []byte) ([]engine.SessionObservation, err
 	if err := json.Unmarshal(raw, &v); err != nil {
 		return nil, err
 	}
-	if v.CallID == "" {
+	switch {
+	case v.CallID == "":
 		return nil, fmt.Errorf("$verto %q names no callID", v.State)
+	case v.State != container && !slices.Contains(dialogStates, v.State):
+		return nil, fmt.Errorf("$verto %q is no state of a session", v.State)
 	}
 	if v.State == container { // a browser asks when it makes its PeerConnection
 		return []engine.SessionObservation{{

@@ -23,8 +23,9 @@ func newStatus(e *env) *cobra.Command {
 		Use:   "status",
 		Short: "how a running engine and its links to the PBXs are",
 		Long: `Prints where the engine stands in its log and on NATS, and of every link whether it is
-connected, since when, and why not. COMPARED is when the PBX last said what channels it
-has; "refused" means that the PBX says the password is wrong, and it is not tried again.`,
+connected, since when, and why not; a web phone is a link of mode "phone". COMPARED is
+when the PBX last said what channels it has; "refused" means that the PBX says the
+password is wrong, and it is not tried again.`,
 		Example: "  callstate status",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
