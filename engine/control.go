@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -47,7 +48,7 @@ func (f *folding) foldRequest() bool {
 	case *events.CommandCompleted:
 		for i := range a.requests {
 			if q := &a.requests[i]; q.id == p.Request {
-				q.result, q.answer = p.Result, p.Answer
+				q.result, q.answer, q.call = p.Result, p.Answer, cmp.Or(q.call, f.ev.Call)
 				f.redirected(q)
 			}
 		}
@@ -243,7 +244,9 @@ func (e *Engine) do(ctx context.Context, r *Request) Outcome {
 	}
 	answer, err := p.answer, refusal
 	if err == nil {
-		answer, err = e.carry(ctx, &p)
+		if answer, err = e.carry(ctx, &p); err == nil && len(p.commands) > 0 && p.commands[0].Action == ActionCall {
+			e.placed(ctx, &p, answer)
+		}
 	}
 	o := outcomeOf(r, err)
 	o.Call, o.Line, o.View = p.call, p.line, p.view
@@ -255,7 +258,7 @@ func (e *Engine) do(ctx context.Context, r *Request) Outcome {
 	// The outcome is recorded also where the time is over.
 	done, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer stop()
-	if err := e.record(done, r, &p, &events.CommandCompleted{Request: r.ID, Result: string(o.Result), Answer: o.Answer}); err != nil {
+	if err := e.record(done, r, &p, &events.CommandCompleted{Request: r.ID, Result: string(o.Result), Answer: o.Answer, Fact: p.fact}); err != nil {
 		e.logger.Warn("outcome of a request not recorded", "request", r.ID, "result", o.Result, "err", err)
 	}
 	return o
@@ -329,7 +332,7 @@ func (e *Engine) carry(ctx context.Context, p *plan) (answer string, err error) 
 	var proof *watch
 	for i, c := range p.commands {
 		if c.after != nil {
-			if err := e.await(ctx, proof); err != nil {
+			if _, err := e.await(ctx, proof); err != nil {
 				return "", err
 			}
 			proof = nil
@@ -347,19 +350,39 @@ func (e *Engine) carry(ctx context.Context, p *plan) (answer string, err error) 
 		}
 	}
 	if proof != nil {
-		err = e.await(ctx, proof)
+		p.fact, err = e.await(ctx, proof)
 	}
 	return answer, err
 }
 
-func (e *Engine) await(ctx context.Context, w *watch) error {
+// await returns the position of the event that is waited for.
+func (e *Engine) await(ctx context.Context, w *watch) (fact uint64, err error) {
 	select {
-	case <-w.hit:
-		return nil
+	case ev := <-w.hit:
+		return ev.Position, nil
 	case <-e.stopping:
-		return refuse(VerdictNotConfirmed, "stopping")
+		return 0, refuse(VerdictNotConfirmed, "stopping")
 	case <-ctx.Done():
-		return refuse(VerdictNotConfirmed, "the PBX answered, but the event that proves it did not come in time")
+		return 0, refuse(VerdictNotConfirmed, "the PBX answered, but the event that proves it did not come in time")
+	}
+}
+
+// placed finds the call that makeCall began: the PBX answers "+OK <leg>". Frames of
+// the leg that came before the answer are correlated by then.
+func (e *Engine) placed(ctx context.Context, p *plan, answer string) {
+	_, id, _ := strings.Cut(answer, " ")
+	type found struct {
+		key          events.CallKey
+		conversation string
+	}
+	f, err := ask(ctx, e, func(k *correlator) (f found) {
+		if l := k.legs[id]; l != nil && l.call != nil {
+			f.key, f.conversation = l.call.key, l.conv.root().id
+		}
+		return f
+	})
+	if err == nil && f.key.Account == p.commands[0].Account {
+		p.call, p.conversation = f.key.Call, f.conversation
 	}
 }
 

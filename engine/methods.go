@@ -99,7 +99,8 @@ type plan struct {
 	answer string
 	line   *cti.Line
 	view   *cti.Call
-	secret bool // the PBX's answer must not be written down
+	secret bool   // the PBX's answer must not be written down
+	fact   uint64 // position of the event that proved it
 }
 
 // method is one row of the connector's methods.

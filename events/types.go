@@ -384,6 +384,9 @@ type (
 		Request string `json:"request" wire:"1"`
 		Result  string `json:"result" wire:"2"` // "ok" or a word of the error vocabulary
 		Answer  string `json:"answer,omitempty" wire:"3"`
+		// Fact is the position of the event that proves the outcome, where one does:
+		// the hold, the retrieval, the call that was placed.
+		Fact uint64 `json:"fact,omitempty" wire:"4"`
 	}
 )
 

@@ -103,8 +103,11 @@ func TestCallControlOverNATS(t *testing.T) {
 
 	o := k.must("makeCall", `{"target":"(380) 50-1234567","id":"one","by":"crm"}`)
 	started := k.await(cti.CallStarted)
+	if o.Call != started.CallID {
+		t.Errorf("the outcome is of call %q, the call is %s", o.Call, started.CallID)
+	}
 	k.awaitFlags(cti.TalkBridged)
-	if again := k.must("makeCall", `{"target":"(380) 50-1234567","id":"one"}`); !again.Repeat || again.Request != o.Request {
+	if again := k.must("makeCall", `{"target":"(380) 50-1234567","id":"one"}`); !again.Repeat || again.Request != o.Request || again.Call != o.Call {
 		t.Errorf("the same request again: %+v", again)
 	}
 	held := k.must("holdCall", `{}`)
