@@ -224,7 +224,9 @@ func (e *Engine) carryOut(ctx, fatal context.Context) {
 			continue
 		}
 		sent.Go(func() error {
-			e.carryOne(ctx, c)
+			if ctx.Err() == nil { // there may have been no room until the stop
+				e.carryOne(ctx, c)
+			}
 			return nil
 		})
 	}

@@ -269,8 +269,8 @@ func TestDeafPBXHoldsUpNothing(t *testing.T) {
 		if d := time.Since(begin); d > time.Minute {
 			t.Errorf("it took %v", d)
 		}
-		if n := deaf.calls.Load(); n != 1 {
-			t.Errorf("%d commands were begun, want the one that never ended", n)
+		if n := deaf.calls.Load(); n != 16 {
+			t.Errorf("%d commands were begun, want those that may be on their way at once", n)
 		}
 	})
 }
