@@ -63,7 +63,9 @@ func (c *ceiling) close() {
 	}
 	if c.stop != nil {
 		c.stop()
-		<-c.ended
+		if err := <-c.ended; err != nil {
+			c.p.b.Progress("stop: %v", err)
+		}
 	}
 	if c.bus != nil {
 		_ = c.bus.Close()
