@@ -88,7 +88,7 @@ func sessionCommands(ev *events.Event, p *events.WebRTCStateChanged, r *Result) 
 		return nil
 	}
 	switch {
-	case p.State == events.DialogHangup && p.Inferred:
+	case p.State == events.DialogHangup && p.Inferred && p.From != events.DialogDetached: // that phone has no socket
 		return []Command{{
 			Account: ev.Account, Call: ev.Call, Leg: p.Session, Action: ActionHangup, Phone: true, Cause: p.Cause, By: "leg-is-gone",
 		}}

@@ -164,7 +164,7 @@ func TestDeadSessionEndsNoCall(t *testing.T) {
 		t.Fatalf("call %+v, session %+v", c, c.WebRTC)
 	}
 	n := len(s.evs)
-	s.want(s.leg(hangup("b", "NORMAL_CLEARING")), "command hangup b NORMAL_CLEARING", "1004 callFinished a answered", "1004 line 2", "1004 ONHOOK")
+	s.want(s.leg(hangup("b", "NORMAL_CLEARING")), "1004 callFinished a answered", "1004 line 2", "1004 ONHOOK")
 	s.want(s.since(n), "dialog detached>hangup", "call.hungup")
 	s.want(s.pass(4 * time.Second))
 	s.want(s.pass(2*time.Second), "1004 webRtcDestroyed a")
@@ -172,6 +172,16 @@ func TestDeadSessionEndsNoCall(t *testing.T) {
 	n = len(s.evs)
 	s.want(s.tell(SessionObservation{Kind: SessionEnded, Session: "b", Cause: "NORMAL_CLEARING"})) // too late
 	s.want(s.since(n))
+}
+
+// TestLegThatIsGoneTakesItsSessionAlong: the phone is told, before the call ends.
+func TestLegThatIsGoneTakesItsSessionAlong(t *testing.T) {
+	s := newStory(t, Policies{})
+	s.leg(incoming("b", "a", anna, "380"))
+	s.talks(rings("b"))
+	s.want(s.leg(hangup("b", "USER_BUSY")), "command hangup b USER_BUSY", "1004 callFinished a answered", "1004 line 2", "1004 ONHOOK")
+	s.want(s.tell(dialog("b", events.DialogHangup))) // it knows by now
+	s.want(s.tell(SessionObservation{Kind: SessionEnded, Session: "b", Reason: events.SessionBye}), "1004 webRtcDestroyed a")
 }
 
 // TestSessionIsToldOnce (I6): what a phone repeats gives nothing, by state where
