@@ -110,8 +110,9 @@ func frameNumber(e *Event) (n int, ok bool) {
 	return n, err == nil && n >= 0 && string(appendFrameID(b[:0], &e.Source, n)) == e.ID
 }
 
-// DecodeBinary reads what [AppendBinary] wrote. The event shares no memory with
-// b, but its strings share one block among them: keeping one keeps them all.
+// DecodeBinary reads what [AppendBinary] wrote, in this form or an earlier one. The
+// event shares no memory with b, but its strings that are no UUIDs share one block
+// among them: keeping one keeps them all.
 //
 // A payload whose type is not registered, or is in a later version than this
 // one knows, becomes an [*Unknown] that encodes to the same bytes. Every error

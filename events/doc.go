@@ -8,10 +8,10 @@
 //
 // # Compatibility
 //
-// Every event that a released version stored stays readable for ever. A payload
-// field keeps its wire number and meaning; a new meaning is a new field or a new
-// version with an upcaster. Unknown fields are skipped, unknown types are kept
-// as [Unknown].
+// Every event that a released version stored stays readable for ever, in each form
+// that ever was; what is stored now is in the newest. A payload field keeps its
+// wire number and meaning; a new meaning is a new field or a new version with an
+// upcaster. Unknown fields are skipped, unknown types are kept as [Unknown].
 //
 // The package is pure data: no I/O, no clock, no goroutine.
 package events

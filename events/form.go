@@ -24,8 +24,8 @@ func (f Form[T]) Append(b []byte, v *T) []byte {
 }
 
 // Decode reads what Append wrote into v, which is empty. v shares no memory with
-// b, but its strings share one block among them. Every error matches
-// [ErrCorrupt] or [ErrVersion].
+// b, but its strings that are no UUIDs share one block among them. Every error
+// matches [ErrCorrupt] or [ErrVersion].
 func (f Form[T]) Decode(b []byte, v *T) error {
 	r, err := newReader(b)
 	if err != nil {
