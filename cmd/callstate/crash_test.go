@@ -439,10 +439,12 @@ func (r *witness) complete(t *testing.T) {
 	if frames := log.Frames(); !frames.Reconciles() {
 		t.Errorf("frames do not reconcile: %+v", frames)
 	}
-	left, _ := os.ReadDir(r.export) // there may have been nothing to export
-	for _, f := range left {
-		if !strings.HasPrefix(f.Name(), "events-") {
-			t.Errorf("%s is left over in the export", f.Name())
+	for _, dir := range []string{r.data, r.export} {
+		left, _ := os.ReadDir(dir) // there may have been nothing to export
+		for _, f := range left {
+			if strings.HasPrefix(f.Name(), ".") || strings.HasSuffix(f.Name(), ".new") {
+				t.Errorf("%s is left over in %s", f.Name(), dir)
+			}
 		}
 	}
 	if r.srv == nil {
