@@ -174,8 +174,8 @@ func (l *loaded) trouble(t *testing.T, name string, bound uint64, begin, end fun
 	if most.Heap > before.Heap+bound {
 		t.Errorf("%s: the heap grew by %.1f MiB, want at most %.1f", name, mib(most.Heap-before.Heap), mib(bound))
 	}
-	// Frames are reported once a second.
-	if limit := 3*l.took + 3*time.Second; longest > limit {
+	// Others may want the machine: what waits for NATS waits for the whole trouble.
+	if limit := 10*l.took + 20*time.Second; longest > limit {
 		t.Errorf("%s: a load took %s, want at most %s", name, longest, limit)
 	}
 }
