@@ -223,18 +223,29 @@ func (k *socket) bye(f *verto.Frame, p *verto.CallRequest) {
 }
 
 func (k *socket) modify(f *verto.Frame, p *verto.CallRequest) {
+	result := &verto.CallResult{CallID: p.Dialog.CallID, Action: p.Action, SessID: k.sessionID()}
+	refusal, after := "CALL DOES NOT EXIST", func() {}
 	l := k.legOf(p.Dialog.CallID)
-	fail := func(message string) {
-		e := sessionError(message)
+	if l != nil {
+		refusal, after = k.act(l, p, result)
+	}
+	if refusal != "" {
+		e := sessionError(refusal)
 		e.CallID, e.Action = p.Dialog.CallID, p.Action
 		k.refuse(f.ID, e)
-	}
-	if l == nil {
-		fail("CALL DOES NOT EXIST")
 		return
 	}
-	result := &verto.CallResult{CallID: l.id, Action: p.Action, SessID: l.sessid}
-	var after func()
+	if result.HoldState = verto.HoldStateActive; l.Held() {
+		result.HoldState = verto.HoldStateHeld
+	}
+	k.reply(f, result)
+	after()
+}
+
+// act does what a verto.modify asks for, and returns why not, or what follows the
+// reply. An action that it does not know succeeds.
+func (k *socket) act(l *Leg, p *verto.CallRequest, result *verto.CallResult) (refusal string, after func()) {
+	after = func() {}
 	switch p.Action {
 	case verto.ActionHold:
 		l.hold(func(bool) bool { return true })
@@ -245,11 +256,9 @@ func (k *socket) modify(f *verto.Frame, p *verto.CallRequest) {
 	case verto.ActionTransfer:
 		switch {
 		case p.Destination == "":
-			fail("destination missing")
-			return
+			return "destination missing", after
 		case !l.bridged():
-			fail("call is not bridged")
-			return
+			return "call is not bridged", after
 		}
 		result.Message = "CALL TRANSFERRED"
 		l.tell(Transferred, p.Destination)
@@ -257,34 +266,30 @@ func (k *socket) modify(f *verto.Frame, p *verto.CallRequest) {
 	case verto.ActionReplace:
 		other := k.legOf(p.ReplaceCallID)
 		if other == nil || !l.bridged() || !other.bridged() {
-			fail("call is not bridged")
-			return
+			return "call is not bridged", after
 		}
 		after = func() {
 			other.Hangup("NORMAL_CLEARING")
 			l.Hangup("NORMAL_CLEARING")
 		}
 	case verto.ActionUpdateMedia:
-		l.mu.Lock()
-		answer, err := "", error(errMedia)
-		if l.state == Up && l.media != nil {
-			answer, err = l.answerOfferLocked(p.SDP)
-		}
-		l.mu.Unlock()
-		if err != nil {
+		var err error
+		if result.SDP, err = l.updateMedia(p.SDP); err != nil {
 			k.s.log.Debug("update of media refused", "call_id", l.id, "err", err)
-			fail("MEDIA ERROR")
-			return
+			return "MEDIA ERROR", after
 		}
-		result.SDP = answer
 	}
-	if result.HoldState = verto.HoldStateActive; l.Held() {
-		result.HoldState = verto.HoldStateHeld
+	return "", after
+}
+
+// updateMedia takes a new offer in an answered call.
+func (l *Leg) updateMedia(offer string) (answer string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state != Up || l.media == nil {
+		return "", errMedia
 	}
-	k.reply(f, result)
-	if after != nil {
-		after()
-	}
+	return l.answerOfferLocked(offer)
 }
 
 // hold holds or resumes an answered leg, which takes its time. The socket waits.

@@ -50,70 +50,100 @@ func describe(local string, f form, o *origin) (string, error) {
 		return "", err
 	}
 	o.version++
-	var b strings.Builder
-	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\r\n", args...) }
-	ip, port := p.host.Addr(), p.host.Port()
-	line("v=0")
-	line("o=FreeSWITCH %d %d IN IP4 %s", o.id, o.version, ip)
-	line("s=FreeSWITCH")
-	line("c=IN IP4 %s", ip)
-	line("t=0 0")
-	line("a=msid-semantic: WMS %s", o.stream)
-	profile, numbers := "UDP/TLS/RTP/SAVPF", make([]string, len(p.codecs))
+	d := description{facts: p, form: f, origin: o}
+	d.session()
+	d.medium()
+	if f != inviteForm {
+		d.direction()
+	}
+	d.line("a=fingerprint:%s", p.fingerprint)
+	d.line("a=setup:%s", p.setup)
+	d.line("a=rtcp-mux")
+	d.line("a=rtcp:%d IN IP4 %s", p.host.Port(), p.host.Addr())
 	if f == inviteForm {
+		d.source()
+	}
+	d.line("a=ice-ufrag:%s", p.ufrag)
+	d.line("a=ice-pwd:%s", p.pwd)
+	d.candidates()
+	if f == inviteForm {
+		d.direction()
+	} else {
+		d.line("a=end-of-candidates")
+		d.source()
+	}
+	return d.String(), nil
+}
+
+// description is one that is being written.
+type description struct {
+	strings.Builder
+	facts
+
+	form   form
+	origin *origin
+}
+
+func (d *description) line(format string, args ...any) { fmt.Fprintf(d, format+"\r\n", args...) }
+
+func (d *description) session() {
+	ip := d.host.Addr()
+	d.line("v=0")
+	d.line("o=FreeSWITCH %d %d IN IP4 %s", d.origin.id, d.origin.version, ip)
+	d.line("s=FreeSWITCH")
+	d.line("c=IN IP4 %s", ip)
+	d.line("t=0 0")
+	d.line("a=msid-semantic: WMS %s", d.origin.stream)
+}
+
+func (d *description) medium() {
+	profile, numbers := "UDP/TLS/RTP/SAVPF", make([]string, len(d.codecs))
+	if d.form == inviteForm {
 		profile = "RTP/SAVPF"
 	}
-	for i, c := range p.codecs {
+	for i, c := range d.codecs {
 		numbers[i] = strconv.Itoa(int(c.PayloadType))
 	}
-	line("m=audio %d %s %s", port, profile, strings.Join(numbers, " "))
-	for _, c := range p.codecs {
-		line("a=rtpmap:%d %s", c.PayloadType, rtpmap(c))
+	d.line("m=audio %d %s %s", d.host.Port(), profile, strings.Join(numbers, " "))
+	for _, c := range d.codecs {
+		d.line("a=rtpmap:%d %s", c.PayloadType, rtpmap(c))
 		if c.SDPFmtpLine != "" {
-			line("a=fmtp:%d %s", c.PayloadType, c.SDPFmtpLine)
+			d.line("a=fmtp:%d %s", c.PayloadType, c.SDPFmtpLine)
 		}
 	}
-	tail := func() {
-		line("a=silenceSupp:off - - - -")
-		line("a=ptime:20")
-		if o.sendonly && f == attachForm {
-			line("a=sendonly")
-		} else {
-			line("a=sendrecv")
-		}
+}
+
+func (d *description) direction() {
+	d.line("a=silenceSupp:off - - - -")
+	d.line("a=ptime:20")
+	if d.origin.sendonly && d.form == attachForm {
+		d.line("a=sendonly")
+	} else {
+		d.line("a=sendrecv")
 	}
-	source := func() {
-		line("a=ssrc:%s cname:%s", p.ssrc, o.cname)
-		line("a=ssrc:%s msid:%s a0", p.ssrc, o.stream)
-		line("a=ssrc:%s mslabel:%s", p.ssrc, o.stream)
-		line("a=ssrc:%s label:%sa0", p.ssrc, o.stream)
+}
+
+func (d *description) source() {
+	d.line("a=ssrc:%s cname:%s", d.ssrc, d.origin.cname)
+	d.line("a=ssrc:%s msid:%s a0", d.ssrc, d.origin.stream)
+	d.line("a=ssrc:%s mslabel:%s", d.ssrc, d.origin.stream)
+	d.line("a=ssrc:%s label:%sa0", d.ssrc, d.origin.stream)
+}
+
+// candidates writes that of component 1 and, in offers, the same of component 2.
+func (d *description) candidates() {
+	foundation := (d.origin.id*7919 + d.origin.version) % 1e10
+	candidate := func(component, priority int) {
+		d.line("a=candidate:%010d %d udp %d %s %d typ host generation 0",
+			foundation, component, priority, d.host.Addr(), d.host.Port())
 	}
-	if f != inviteForm {
-		tail()
-	}
-	line("a=fingerprint:%s", p.fingerprint)
-	line("a=setup:%s", p.setup)
-	line("a=rtcp-mux")
-	line("a=rtcp:%d IN IP4 %s", port, ip)
-	if f == inviteForm {
-		source()
-	}
-	line("a=ice-ufrag:%s", p.ufrag)
-	line("a=ice-pwd:%s", p.pwd)
-	foundation := (o.id*7919 + o.version) % 1e10
-	line("a=candidate:%010d 1 udp 2130706431 %s %d typ host generation 0", foundation, ip, port)
-	switch f {
+	candidate(1, 2130706431)
+	switch d.form {
 	case inviteForm:
-		line("a=candidate:%010d 2 udp 2130706431 %s %d typ host generation 0", foundation, ip, port)
-		tail()
+		candidate(2, 2130706431)
 	case attachForm:
-		line("a=candidate:%010d 2 udp 2130706430 %s %d typ host generation 0", foundation, ip, port)
-		fallthrough
-	default:
-		line("a=end-of-candidates")
-		source()
+		candidate(2, 2130706430)
 	}
-	return b.String(), nil
 }
 
 // rtpmap is a codec's name as FreeSWITCH writes it.

@@ -1,0 +1,194 @@
+package vertotest
+
+import (
+	"encoding/binary"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v4"
+)
+
+// track is what the client hears.
+type track struct {
+	m   *media
+	far FarEnd
+
+	mu     sync.Mutex // guards what follows
+	w      webrtc.TrackLocalWriter
+	header rtp.Header // of the last packet
+	audio  uint8      // payload type
+	ts     uint32     // of the next audio
+	step   uint32     // timestamp units of 20 ms
+	frame  []byte     // 20 ms of the tone
+	event  webrtc.RTPCodecParameters
+	digits []byte // still to be sent; the first is under way if at > 0
+	at     uint32 // ticks since the first digit began
+}
+
+// Bind takes the negotiated payload types.
+func (t *track) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var audio *webrtc.RTPCodecParameters
+	for i, c := range ctx.CodecParameters() {
+		switch event := strings.EqualFold(c.MimeType, telephoneEvent); {
+		case event && t.event.ClockRate == 0:
+			t.event = c
+		case !event && audio == nil:
+			audio = &ctx.CodecParameters()[i]
+		}
+	}
+	if audio == nil {
+		return webrtc.RTPCodecParameters{}, webrtc.ErrUnsupportedCodec
+	}
+	t.w, t.step = ctx.WriteStream(), audio.ClockRate/packetsPerSecond
+	t.audio = uint8(audio.PayloadType)
+	t.header = rtp.Header{Version: 2, SSRC: uint32(ctx.SSRC()), SequenceNumber: uint16(t.ts)}
+	t.frame = toneFrame(audio.MimeType)
+	return *audio, nil
+}
+
+// Unbind forgets the stream.
+func (t *track) Unbind(webrtc.TrackLocalContext) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.w = nil
+	return nil
+}
+
+// ID, RID, StreamID and Kind are for pion; FreeSWITCH's names are written later.
+func (t *track) ID() string                { return "a0" }
+func (t *track) RID() string               { return "" }
+func (t *track) StreamID() string          { return "vertotest" }
+func (t *track) Kind() webrtc.RTPCodecType { return webrtc.RTPCodecTypeAudio }
+
+func (t *track) isEvent(pt uint8) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.event.ClockRate != 0 && pt == uint8(t.event.PayloadType)
+}
+
+// queue adds digits to be sent as telephone-event, and reports whether the client
+// knows them.
+func (t *track) queue(digits string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.event.ClockRate == 0 {
+		return false
+	}
+	t.digits = append(t.digits, digits...)
+	return true
+}
+
+// send sends one packet of audio with a timestamp of its own.
+func (t *track) send(payload []byte, ts uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ts = ts
+	t.writeLocked(payload, t.audio, ts, false)
+}
+
+// tick sends what is due in these 20 ms.
+func (t *track) tick() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.w == nil || !t.m.open.Load():
+		return
+	case len(t.digits) > 0:
+		t.eventLocked()
+	case t.far == Tone:
+		t.writeLocked(t.frame, t.audio, t.ts, false)
+	}
+	t.ts += t.step
+}
+
+// Times of a digit in ticks of 20 ms.
+const (
+	eventTicks = 5
+	pauseTicks = 3
+)
+
+// eventLocked sends the next packet of a digit: the timestamp stands still, the
+// duration grows, and the end is said three times (RFC 4733, 2.5.1).
+func (t *track) eventLocked() {
+	t.at++
+	if t.at > eventTicks {
+		if t.at == eventTicks+pauseTicks {
+			t.digits, t.at = t.digits[1:], 0
+		}
+		return
+	}
+	var b [4]byte
+	b[0], b[1] = byte(strings.IndexByte(eventDigits, t.digits[0])), 10
+	binary.BigEndian.PutUint16(b[2:], uint16(t.at*t.event.ClockRate/packetsPerSecond))
+	began, copies := t.ts-(t.at-1)*t.step, 1
+	if t.at == eventTicks {
+		b[1] |= 0x80
+		copies = 3
+	}
+	for range copies {
+		t.writeLocked(b[:], uint8(t.event.PayloadType), began, t.at == 1)
+	}
+}
+
+func (t *track) writeLocked(payload []byte, pt uint8, ts uint32, marker bool) {
+	if t.w == nil || !t.m.open.Load() {
+		return
+	}
+	h := &t.header
+	h.SequenceNumber++
+	h.PayloadType, h.Timestamp, h.Marker = pt, ts, marker
+	if _, err := t.w.WriteRTP(h, payload); err == nil {
+		t.m.counts.sent.Add(1)
+	}
+}
+
+const packetsPerSecond = 50
+
+// startPacing has the server's one clock drive a medium, and stopPacing ends
+// that. The clock runs while there is one to drive.
+func (s *Server) startPacing(m *media) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.paced[m] = struct{}{}
+	if len(s.paced) == 1 {
+		s.wg.Go(s.pace)
+	}
+}
+
+func (s *Server) stopPacing(m *media) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.paced, m)
+}
+
+func (s *Server) pace() {
+	ticker := time.NewTicker(time.Second / packetsPerSecond)
+	defer ticker.Stop()
+	var due []*media
+	for {
+		select {
+		case <-ticker.C:
+		case <-s.done:
+			return
+		}
+		due = due[:0]
+		s.mu.Lock()
+		for m := range s.paced {
+			due = append(due, m)
+		}
+		s.mu.Unlock()
+		if len(due) == 0 {
+			return
+		}
+		for _, m := range due {
+			m.track.tick()
+		}
+	}
+}
