@@ -148,7 +148,7 @@ func Run(ctx context.Context, o Options, each func(Row)) error {
 // alarms are ratios that no machine is too busy for: a figure beyond its own says
 // that something broke. Figures that hang on the disk, or on who else wants the
 // processors, have none.
-var alarms = map[string]float64{"P3": 1.5, "P7": 3, "P9": 5, "P10": 20, "P11": 4, "P13": 0.6}
+var alarms = map[string]float64{"P3": 1.5, "P7": 3, "P9": 5, "P10": 20, "P11": 4, "P13": 0.6, "W2": 1.3, "W3": 1.3, "W4": 1.6}
 
 func (r *Row) within(limit float64) bool {
 	if r.AtMost {
