@@ -62,7 +62,7 @@ func cutOnce(l *life, p *platter, f fate, kept func(i, n int) bool) error {
 func TestPowerCut(t *testing.T) {
 	batches, step, rounds := 24, 29, 1
 	if *long {
-		batches, step, rounds = 48, 1, 8
+		batches, step, rounds = 48, 1, 3
 	}
 	l := bubble(t, func(l *life) {
 		if err := l.run(batches); err != nil {
@@ -88,9 +88,9 @@ func TestPowerCutAfterKill(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	step, rounds := 17, 1
+	step, cuts := 17, 8
 	if *long {
-		step, rounds = 1, 2
+		step, cuts = 1, 2
 	}
 	recovered, refused := 0, 0
 	for at, o := range whole.d.ops {
@@ -105,7 +105,7 @@ func TestPowerCutAfterKill(t *testing.T) {
 				l.d.late = late
 				killAndGoOn(t, l, at)
 			})
-			a, b := cutEverywhere(t, l, l.sure, 8, rounds)
+			a, b := cutEverywhere(t, l, l.sure, cuts, 1)
 			recovered, refused = recovered+a, refused+b
 			if t.Failed() {
 				t.Fatalf("killed at operation %d, which was done: %t", at, late)
