@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -119,7 +120,8 @@ func (r *Resync) Run(ctx context.Context) error {
 				next.Reset(min(retryEvery, r.every))
 			}
 		case r.every > 0:
-			next.Reset(r.every)
+			// Many links connect together, and must not all ask at one moment.
+			next.Reset(r.every - rand.N(r.every/4+1))
 		}
 	}
 }

@@ -329,6 +329,7 @@ func TestDeadSwitch(t *testing.T) {
 			if tt.interval < time.Hour {
 				eventually(t, "the answer", func() bool { return d.linkStatus(t, watcherLogin).UnansweredSince == 0 })
 			}
+			d.sync(t) // the other call's end may be on its way
 			if err := d.stop(); err != nil {
 				t.Fatal(err)
 			}
@@ -380,25 +381,36 @@ func TestReconnectStorm(t *testing.T) {
 	defer cancel()
 	calls := make(chan error, 1)
 	go func() {
-		_, err := d.pbx.Generate(ctx, webiteltest.GenerateOptions{Agents: webiteltest.Numbers(1001, 50), Domain: demoDomain, Rate: 10, Speed: 8})
+		_, err := d.pbx.Generate(ctx, webiteltest.GenerateOptions{Agents: webiteltest.Numbers(1001, 50), Domain: demoDomain, Rate: 10, Speed: 2})
 		calls <- err
 	}()
 	drops := 0
 	for ctx.Err() == nil {
-		drops += d.pbx.Drop(watcherLogin)
+		if rand.IntN(2) == 0 { // else it may still be signing in
+			for ctx.Err() == nil && !d.clients[0].Connected() {
+				time.Sleep(time.Millisecond)
+			}
+		}
 		time.Sleep(time.Duration(1+rand.IntN(15)) * time.Millisecond)
+		drops += d.pbx.Drop(watcherLogin)
 	}
 	if err := <-calls; err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatal(err)
 	}
-	// The calls that were up stay up as far as the PBX is concerned, as with a lost
-	// generator. It hangs up, and is asked.
+	live := func() int {
+		st, err := d.engine.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.LiveCalls
+	}
+	// The calls that are up are found, and when the PBX has them no more they end.
+	if len(d.pbx.Channels()) > 0 {
+		eventually(t, "the calls that are up to be found", func() bool { return live() > 0 })
+	}
 	d.pbx.KillSwitch()
 	d.pbx.StartSwitch()
-	eventually(t, "every call's end", func() bool {
-		st, err := d.engine.Status(t.Context())
-		return err == nil && st.LiveCalls == 0 && d.clients[0].Connected()
-	})
+	eventually(t, "every call's end", func() bool { return live() == 0 && d.clients[0].Connected() })
 	eventually(t, "the goroutines of the lost connections to end", func() bool { return linkGoroutines() <= goroutines })
 	if n := d.pbx.Sockets(watcherLogin); n != 1 {
 		t.Errorf("%d sockets, want 1", n)
@@ -428,7 +440,7 @@ func TestReconnectStorm(t *testing.T) {
 		t.Errorf("frames do not reconcile: %+v", f)
 	}
 	t.Logf("%d drops, %d calls, %d events", drops, len(began), len(ids))
-	if drops < 10 || len(began) == 0 {
+	if drops < 10 {
 		t.Error("there was no storm")
 	}
 }
