@@ -180,7 +180,11 @@ func TestReadOnlyFolder(t *testing.T) {
 	if err := errors.Join(os.Chmod(filepath.Join(dir, bolt.FileName), 0o444), os.Chmod(dir, 0o555), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.Chmod(dir, 0o700) })
+	t.Cleanup(func() {
+		if err := os.Chmod(dir, 0o700); err != nil {
+			t.Error(err)
+		}
+	})
 	before := contents(t, dir)
 	for verb := range folderVerbs {
 		code, out := runOn(t, verb, dir, true)

@@ -326,7 +326,7 @@ func (sp *specimen) listed(n uint64, after map[string][]byte) bool {
 // try does damage and checks, within a deadline: nothing may hang.
 func (sp *specimen) try(t *testing.T, hs []harm) {
 	t.Helper()
-	dir, err := os.MkdirTemp(sp.l.dir, "harmed-*")
+	dir, err := os.MkdirTemp(sp.l.dir, "harmed-*") //nolint:usetesting // in memory, and gone at once
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func (p *filePass) events(ctx context.Context, end uint64) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := p.lostTo(r.n); err != nil {
+		if err := p.lostTo(ctx, r.n); err != nil {
 			return err
 		}
 		body, err := p.body(r)
@@ -46,15 +46,15 @@ func (p *filePass) events(ctx context.Context, end uint64) error {
 		ev.Position = r.n
 		p.meet(&ev)
 		s.next = r.n + 1
-		if err := p.to.event(&ev, r.size); err != nil {
+		if err := p.to.event(ctx, &ev, r.size); err != nil {
 			return err
 		}
 	}
-	return p.lostTo(end + 1)
+	return p.lostTo(ctx, end+1)
 }
 
 // lostTo counts the positions up to next as lost.
-func (p *filePass) lostTo(next uint64) error {
+func (p *filePass) lostTo(ctx context.Context, next uint64) error {
 	s := p.s
 	if s.next >= next {
 		return nil
@@ -81,7 +81,7 @@ func (p *filePass) lostTo(next uint64) error {
 		} else {
 			s.calls[key] = &LostCall{key.Account, key.Call, s.next, 1}
 		}
-		if err := p.to.lost(s.next, key); err != nil {
+		if err := p.to.lost(ctx, s.next, key); err != nil {
 			return err
 		}
 	}
@@ -151,7 +151,7 @@ func (p *filePass) frames(ctx context.Context) error {
 		}
 		s.found.LostFrames = appendStretch(s.found.LostFrames, Stretch{s.nextFrame, next - 1})
 		for ; s.nextFrame < next; s.nextFrame++ {
-			if err := p.to.lostFrame(s.nextFrame); err != nil {
+			if err := p.to.lostFrame(ctx, s.nextFrame); err != nil {
 				return err
 			}
 		}
@@ -174,7 +174,7 @@ func (p *filePass) frames(ctx context.Context) error {
 			continue
 		}
 		q.Number, s.nextFrame = r.n, r.n+1
-		if err := p.to.frame(&q, r.size); err != nil {
+		if err := p.to.frame(ctx, &q, r.size); err != nil {
 			return err
 		}
 	}

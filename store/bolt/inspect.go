@@ -94,18 +94,18 @@ func Inspect(ctx context.Context, dir string) (*Damage, error) {
 
 // survivors takes what can be read of a log, in order of position.
 type survivors interface {
-	event(ev *events.Event, size int) error
-	lost(position uint64, key events.CallKey) error
-	frame(q *events.Quarantined, size int) error
-	lostFrame(n uint64) error
+	event(ctx context.Context, ev *events.Event, size int) error
+	lost(ctx context.Context, position uint64, key events.CallKey) error
+	frame(ctx context.Context, q *events.Quarantined, size int) error
+	lostFrame(ctx context.Context, n uint64) error
 }
 
 type nothing struct{}
 
-func (nothing) event(*events.Event, int) error       { return nil }
-func (nothing) lost(uint64, events.CallKey) error    { return nil }
-func (nothing) frame(*events.Quarantined, int) error { return nil }
-func (nothing) lostFrame(uint64) error               { return nil }
+func (nothing) event(context.Context, *events.Event, int) error       { return nil }
+func (nothing) lost(context.Context, uint64, events.CallKey) error    { return nil }
+func (nothing) frame(context.Context, *events.Quarantined, int) error { return nil }
+func (nothing) lostFrame(context.Context, uint64) error               { return nil }
 
 // wreckage is a damaged log while it is read.
 type wreckage struct {

@@ -63,12 +63,12 @@ func (s *wreckage) copyTo(ctx context.Context, dir string, from start) (id strin
 		return "", err
 	}
 	defer log.Close()
-	c := &copying{ctx: ctx, log: log, from: s.found.LogID}
+	c := &copying{log: log, from: s.found.LogID}
 	if err := s.read(ctx, c); err != nil {
 		return "", err
 	}
 	c.batch.Frames = s.totals
-	if err := c.flush(); err != nil {
+	if err := c.flush(ctx); err != nil {
 		return "", err
 	}
 	for name, position := range s.checkpoints {
@@ -93,7 +93,6 @@ func vacant(dir string) error {
 
 // copying puts what survives into a new log.
 type copying struct {
-	ctx   context.Context //nolint:containedctx // of one call of Rescue
 	log   *Store
 	from  string // id of the old log
 	batch events.Batch
@@ -101,15 +100,15 @@ type copying struct {
 	at    events.Time // when the event before was recorded
 }
 
-func (c *copying) event(ev *events.Event, size int) error {
+func (c *copying) event(ctx context.Context, ev *events.Event, size int) error {
 	c.at = max(c.at, ev.RecordedAt)
 	c.batch.Events = append(c.batch.Events, *ev)
-	return c.added(size)
+	return c.added(ctx, size)
 }
 
 // lost puts a mark where an event is lost. It says that it was recorded when the
 // one before was, since what is forgotten with time must not be sooner.
-func (c *copying) lost(position uint64, key events.CallKey) error {
+func (c *copying) lost(ctx context.Context, position uint64, key events.CallKey) error {
 	_, domain, _ := strings.Cut(key.Account, "@")
 	c.batch.Events = append(c.batch.Events, events.Event{
 		ID: fmt.Sprintf("lost:%s:%d", c.from, position), Version: 1, Position: position,
@@ -117,32 +116,32 @@ func (c *copying) lost(position uint64, key events.CallKey) error {
 		OccurredAt: c.at, TimeSource: events.TimeOfArrival, RecordedAt: c.at,
 		Payload: &events.LogLost{Log: c.from},
 	})
-	return c.added(200)
+	return c.added(ctx, 200)
 }
 
-func (c *copying) frame(q *events.Quarantined, size int) error {
+func (c *copying) frame(ctx context.Context, q *events.Quarantined, size int) error {
 	c.batch.Quarantine = append(c.batch.Quarantine, *q)
-	return c.added(size)
+	return c.added(ctx, size)
 }
 
-func (c *copying) lostFrame(uint64) error {
-	return c.frame(&events.Quarantined{ReceivedAt: c.at, Reason: "lost", Detail: "damaged in log " + c.from}, 200)
+func (c *copying) lostFrame(ctx context.Context, _ uint64) error {
+	return c.frame(ctx, &events.Quarantined{ReceivedAt: c.at, Reason: "lost", Detail: "damaged in log " + c.from}, 200)
 }
 
 // added stores what has come together, in transactions as large as the writer's.
-func (c *copying) added(size int) error {
+func (c *copying) added(ctx context.Context, size int) error {
 	if c.size += size; c.size < maxGatheredBytes && len(c.batch.Events) < maxGatheredEvents {
 		return nil
 	}
-	return c.flush()
+	return c.flush(ctx)
 }
 
-func (c *copying) flush() error {
+func (c *copying) flush(ctx context.Context) error {
 	want := make([]uint64, len(c.batch.Events))
 	for i := range want {
 		want[i] = c.batch.Events[i].Position
 	}
-	if err := c.log.Append(c.ctx, &c.batch); err != nil {
+	if err := c.log.Append(ctx, &c.batch); err != nil {
 		return err
 	}
 	for i := range want {

@@ -2,7 +2,9 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -137,7 +139,7 @@ func (row *GrowthRow) rest(ctx context.Context, dir string) error {
 		return err
 	}
 	// The engine folds the whole log, and keeps a snapshot when it stops.
-	if err := os.Remove(filepath.Join(dir, bolt.SnapshotName)); err != nil && !os.IsNotExist(err) {
+	if err := os.Remove(filepath.Join(dir, bolt.SnapshotName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if row.StartFold, err = startIn(ctx, dir); err != nil {
@@ -170,7 +172,7 @@ func callsFrom(ctx context.Context, log *bolt.Store, from uint64) (float64, erro
 		}
 		return nil
 	})
-	if err != nil && err != errEnough { //nolint:errorlint // it is returned as it is
+	if err != nil && !errors.Is(err, errEnough) {
 		return 0, err
 	}
 	var took []time.Duration
@@ -192,4 +194,4 @@ func callsFrom(ctx context.Context, log *bolt.Store, from uint64) (float64, erro
 }
 
 // errEnough ends a reading.
-var errEnough = fmt.Errorf("enough")
+var errEnough = errors.New("enough")
