@@ -42,7 +42,7 @@ type endpoints interface {
 // this process, and two PeerConnections of pion's with the same codecs and RTCP
 // reports and nothing around them.
 func (b *Bench) sessions(ctx context.Context) ([]Row, error) {
-	n, window := pick(b, 40, 100), pick(b, time.Second, 8*time.Second)
+	n, window := pick(b, 24, 100), pick(b, 600*time.Millisecond, 8*time.Second)
 	var figures [4][]pair
 	for range 3 {
 		ours, err := measureSessions(ctx, n, window, func() (endpoints, error) { return newPhones(ctx, n) })
