@@ -248,10 +248,10 @@ func TestEmbeddedServerWithCertificate(t *testing.T) {
 	ca := tlstest.New(t)
 	certFile, keyFile := ca.Issue("127.0.0.1", time.Time{})
 	s := startServer(t, ServerOptions{CertFile: certFile, KeyFile: keyFile, Users: []User{
-		{Name: "alice", Password: userPassword, Role: RoleAgent, Accounts: []string{"1004@acme.example"}},
+		{Name: "desk1004", Password: userPassword, Role: RoleAgent, Accounts: []string{"1004@acme.example"}},
 	}})
 	b, _ := startBus(t, Options{Server: s})
-	a := Access{User: "alice", Password: userPassword, TLS: dial.TLS{CAFile: ca.CAFile}}
+	a := Access{User: "desk1004", Password: userPassword, TLS: dial.TLS{CAFile: ca.CAFile}}
 	nc, err := a.Connect(s.URL())
 	if err != nil {
 		t.Fatal(err)
@@ -268,7 +268,7 @@ func TestEmbeddedServerWithCertificate(t *testing.T) {
 	if _, err := sub.NextMsgWithContext(deadline(t)); err != nil {
 		t.Error(err)
 	}
-	plain := Access{User: "alice", Password: userPassword}
+	plain := Access{User: "desk1004", Password: userPassword}
 	if _, err := plain.Connect(strings.Replace(s.URL(), "tls://", "nats://", 1)); !errors.Is(err, dial.ErrCertificate) {
 		t.Errorf("without the authority: %v", err)
 	}

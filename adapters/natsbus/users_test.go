@@ -72,8 +72,8 @@ func newHouse(t *testing.T) *house {
 	}
 	h := &house{t: t, control: &noted{}}
 	h.server = startServer(t, ServerOptions{Users: []User{
-		{Name: "alice", Password: userPassword, Role: RoleAgent, Accounts: []string{"1004@acme.example"}},
-		{Name: "carol", Password: secret.Text(hash), Role: RoleAgent, Accounts: []string{"1005@acme.example"}, Recordings: true},
+		{Name: "desk1004", Password: userPassword, Role: RoleAgent, Accounts: []string{"1004@acme.example"}},
+		{Name: "desk1005", Password: secret.Text(hash), Role: RoleAgent, Accounts: []string{"1005@acme.example"}, Recordings: true},
 		{Name: "sam", Password: userPassword, Role: RoleSupervisor, Domains: []string{"acme.example"}},
 		{Name: "ann", Password: userPassword, Role: RoleAnalyst},
 		{Name: "dan", Password: userPassword, Role: RoleAnalyst, Domains: []string{"acme.example"}},
@@ -147,7 +147,7 @@ func (g *guest) mayNot(what string, subscribe, publish []string) {
 		expect("subscribe to", s, func() error { _, err := g.QueueSubscribeSync(s, serviceName); return err })
 	}
 	for _, s := range publish {
-		expect("publish to", s, func() error { return g.PublishRequest(s, UserInbox("alice")+".x", []byte(`{}`)) })
+		expect("publish to", s, func() error { return g.PublishRequest(s, UserInbox("desk1004")+".x", []byte(`{}`)) })
 	}
 }
 
@@ -174,13 +174,13 @@ func (g *guest) may(subjects ...string) {
 // everywhere are subjects that nobody but an admin may subscribe to or publish to.
 var (
 	nobodyHears = []string{
-		">", "*", "*.*", "_INBOX.>", "_INBOX.*", "_INBOX_carol.>", "_INBOX_carol.*", "_INBOX.callstate-acks.>", "$SYS.>", "$JS.>", "$JS.API.>", "$JS.ACK.>", "$JS.EVENT.>",
+		">", "*", "*.*", "_INBOX.>", "_INBOX.*", "_INBOX_desk1005.>", "_INBOX_desk1005.*", "_INBOX.callstate-acks.>", "$SYS.>", "$JS.>", "$JS.API.>", "$JS.ACK.>", "$JS.EVENT.>",
 		"$SRV.>", "$KV.>", "$KV.*.acme_example.1004", "callstate.>", "callstate.v1.>", "callstate.v1.control.>", "callstate.v1.control.acme_example.1004.*",
 		"callstate.v1.of.acme_example.1004.calls.list", "callstate.v1.status",
 	}
 	nobodySays = []string{
 		"cti.v1.acme_example.1004.callStarted.x", "cti.v1.acme_example.1005.callFinished.x", "$KV.cti-lines.acme_example.1004", "$KV.cti-calls.acme_example.1005.x",
-		"_INBOX.x", "_INBOX_carol.x", "_INBOX_alice.x", "_INBOX.callstate-acks.x.m.1.1", "$SYS.REQ.USER.INFO", "$SYS.REQ.SERVER.PING", "$SRV.PING", "$SRV.INFO.callstate", "$SRV.STATS.callstate-control",
+		"_INBOX.x", "_INBOX_desk1005.x", "_INBOX_desk1004.x", "_INBOX.callstate-acks.x.m.1.1", "$SYS.REQ.USER.INFO", "$SYS.REQ.SERVER.PING", "$SRV.PING", "$SRV.INFO.callstate", "$SRV.STATS.callstate-control",
 		"$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.CTI", "$JS.API.STREAM.CREATE.X", "$JS.API.STREAM.UPDATE.CTI", "$JS.API.STREAM.PURGE.CTI",
 		"$JS.API.STREAM.DELETE.CTI", "$JS.API.STREAM.DELETE.KV_cti-lines", "$JS.API.STREAM.MSG.GET.CTI", "$JS.API.STREAM.MSG.DELETE.CTI", "$JS.API.STREAM.SNAPSHOT.CTI",
 		"$JS.API.CONSUMER.CREATE.CTI", "$JS.API.CONSUMER.CREATE.CTI.x", "$JS.API.CONSUMER.CREATE.CTI.x.cti.v1.acme_example.1004.>", "$JS.API.CONSUMER.DURABLE.CREATE.CTI.x",
@@ -197,7 +197,7 @@ var (
 
 func TestAgentStaysWithinItsAccount(t *testing.T) {
 	h := newHouse(t)
-	g := h.enter("alice")
+	g := h.enter("desk1004")
 	g.mayNot("an agent", append([]string{
 		"cti.>", "cti.v1.>", "cti.v1.acme_example.>", "cti.v1.acme_example.*.>", "cti.v1.*.1004.>", "cti.v1.acme_example.1005.>", "cti.v1.acme_example.1005.callStarted.x",
 		"cti.v1.acme_example.10.>", "cti.v1.other_example.1004.>", "$KV.cti-lines.>", "$KV.cti-lines.acme_example.*", "$KV.cti-lines.acme_example.1005", "$KV.cti-calls.acme_example.1005.>",
@@ -213,12 +213,12 @@ func TestAgentStaysWithinItsAccount(t *testing.T) {
 	if got := h.control.take(); len(got) != 1 || got[0].Account != "1004@acme.example" {
 		t.Errorf("carried out: %+v", got)
 	}
-	h.enter("carol").may("callstate.v1.control.acme_example.1005.queryCallRecords")
+	h.enter("desk1005").may("callstate.v1.control.acme_example.1005.queryCallRecords")
 }
 
 func TestRequestNamesNobodyElse(t *testing.T) {
 	h := newHouse(t)
-	g := h.enter("alice")
+	g := h.enter("desk1004")
 	for verb, body := range map[string]string{
 		"calls.get":     `{"callId":"a2e6","account":"1005@acme.example"}`,
 		"calls.list":    `{"account":"1005@acme.example"}`,
@@ -250,7 +250,7 @@ func TestRequestNamesNobodyElse(t *testing.T) {
 // event or a view is no request.
 func TestNobodyBorrowsOurRights(t *testing.T) {
 	h := newHouse(t)
-	g := h.enter("alice")
+	g := h.enter("desk1004")
 	own, err := g.SubscribeSync("cti.v1.acme_example.1004.>")
 	if err != nil {
 		t.Fatal(err)
@@ -403,8 +403,8 @@ func TestOddNumbersAreNoWildcards(t *testing.T) {
 func TestStrangersStayOutside(t *testing.T) {
 	h := newHouse(t)
 	for name, a := range map[string]Access{
-		"nobody": {}, "a wrong password": {User: "alice", Password: "x"}, "an unknown user": {User: "eve", Password: userPassword},
-		"our own user": {User: ownUser, Password: ""}, "a bcrypt hash as password": {User: "carol", Password: "$2a$04$abcdefghijklmnopqrstuu"},
+		"nobody": {}, "a wrong password": {User: "desk1004", Password: "x"}, "an unknown user": {User: "stranger", Password: userPassword},
+		"our own user": {User: ownUser, Password: ""}, "a bcrypt hash as password": {User: "desk1005", Password: "$2a$04$abcdefghijklmnopqrstuu"},
 	} {
 		nc, err := a.Connect(h.server.URL())
 		if err == nil {
@@ -461,7 +461,7 @@ func TestNoNetworkWithoutUsers(t *testing.T) {
 
 func TestScopeStatusHasNobodysFigures(t *testing.T) {
 	h := newHouse(t)
-	m, err := h.enter("alice").RequestWithContext(deadline(t), "callstate.v1.of.acme_example.1004.status", nil)
+	m, err := h.enter("desk1004").RequestWithContext(deadline(t), "callstate.v1.of.acme_example.1004.status", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -484,13 +484,13 @@ func TestScopeStatusHasNobodysFigures(t *testing.T) {
 func TestOneUserKeepsNobodyWaiting(t *testing.T) {
 	h := newHouse(t)
 	h.queries.begun, h.queries.let = make(chan struct{}, 16), make(chan struct{})
-	g := h.enter("alice")
-	answers, err := g.SubscribeSync(UserInbox("alice") + ".slow")
+	g := h.enter("desk1004")
+	answers, err := g.SubscribeSync(UserInbox("desk1004") + ".slow")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range queriesOfOneScope + 1 {
-		if err := g.PublishRequest("callstate.v1.of.acme_example.1004.lines.get", UserInbox("alice")+".slow", nil); err != nil {
+		if err := g.PublishRequest("callstate.v1.of.acme_example.1004.lines.get", UserInbox("desk1004")+".slow", nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -501,13 +501,13 @@ func TestOneUserKeepsNobodyWaiting(t *testing.T) {
 	for range queriesOfOneScope {
 		<-h.queries.begun
 	}
-	c := h.enter("carol")
+	c := h.enter("desk1005")
 	c.may("callstate.v1.of.acme_example.1005.calls.list") // another query
-	carol, err := c.SubscribeSync(UserInbox("carol") + ".slow")
+	desk1005, err := c.SubscribeSync(UserInbox("desk1005") + ".slow")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.PublishRequest("callstate.v1.of.acme_example.1005.lines.get", UserInbox("carol")+".slow", nil); err != nil {
+	if err := c.PublishRequest("callstate.v1.of.acme_example.1005.lines.get", UserInbox("desk1005")+".slow", nil); err != nil {
 		t.Fatal(err)
 	}
 	<-h.queries.begun // the same query of another account is under way beside
@@ -517,7 +517,7 @@ func TestOneUserKeepsNobodyWaiting(t *testing.T) {
 			t.Errorf("%+v, %v", m, err)
 		}
 	}
-	if _, err := carol.NextMsgWithContext(deadline(t)); err != nil {
+	if _, err := desk1005.NextMsgWithContext(deadline(t)); err != nil {
 		t.Error(err)
 	}
 }

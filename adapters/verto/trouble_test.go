@@ -188,7 +188,7 @@ func TestNonsenseInTheMiddleOfACall(t *testing.T) {
 	} {
 		s.Send(account, text)
 	}
-	leg.Display("Olena", "380441234567")
+	leg.Display("Far End", "380441234567")
 	flows(t, o, leg)
 	if err := p.Hold(t.Context(), leg.ID()); err != nil {
 		t.Fatal(err)

@@ -229,9 +229,9 @@ func TestRecordingsOfOthers(t *testing.T) {
 // may ask.
 func TestAgentsSubscriber(t *testing.T) {
 	d := startDaemon(t, t.TempDir(), func(c *config) {
-		c.NATSUsers = []natsUser{{User: "alice", Password: testPassword, Role: "agent", Accounts: []string{agent}}}
+		c.NATSUsers = []natsUser{{User: "desk1004", Password: testPassword, Role: "agent", Accounts: []string{agent}}}
 	})
-	nc := enter(t, d.server.URL(), "alice")
+	nc := enter(t, d.server.URL(), "desk1004")
 	got := make(chan cti.Event, 256)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -257,7 +257,7 @@ func TestAgentsSubscriber(t *testing.T) {
 func TestVerbsOfAnAgent(t *testing.T) {
 	d := startDaemon(t, t.TempDir(), func(c *config) {
 		c.NATSUsers = []natsUser{
-			{User: "alice", Password: testPassword, Role: "agent", Accounts: []string{agent}},
+			{User: "desk1004", Password: testPassword, Role: "agent", Accounts: []string{agent}},
 			{User: "sam", Password: testPassword, Role: "supervisor", Domains: []string{demoDomain}},
 		}
 	})
@@ -281,16 +281,16 @@ func TestVerbsOfAnAgent(t *testing.T) {
 			t.Fatal("no lines", err, err2)
 		}
 	}
-	verb("alice", 0, agent, "watch", "--lines", "--account", agent)
-	verb("alice", 0, "", "calls", "--account", agent)
-	verb("alice", 0, "ok", "state", agent)
-	verb("alice", 1, "hint", "watch", "--lines")
-	verb("alice", 1, "hint", "calls")
-	verb("alice", 1, "hint", "calls", "--account", "1002@"+demoDomain)
-	verb("alice", 1, "hint", "hangup", "1002@"+demoDomain)
-	verb("alice", 1, "hint", "watch", "--json")
-	verb("alice", 1, "--nats-inbox", "calls", "--account", agent, "--nats-inbox", "_INBOX")
-	verb("eve", 1, "hint", "calls", "--account", agent)
+	verb("desk1004", 0, agent, "watch", "--lines", "--account", agent)
+	verb("desk1004", 0, "", "calls", "--account", agent)
+	verb("desk1004", 0, "ok", "state", agent)
+	verb("desk1004", 1, "hint", "watch", "--lines")
+	verb("desk1004", 1, "hint", "calls")
+	verb("desk1004", 1, "hint", "calls", "--account", "1002@"+demoDomain)
+	verb("desk1004", 1, "hint", "hangup", "1002@"+demoDomain)
+	verb("desk1004", 1, "hint", "watch", "--json")
+	verb("desk1004", 1, "--nats-inbox", "calls", "--account", agent, "--nats-inbox", "_INBOX")
+	verb("stranger", 1, "hint", "calls", "--account", agent)
 	verb("sam", 0, "1002@"+demoDomain, "watch", "--lines", "--domain", demoDomain)
 	verb("sam", 0, "1002@"+demoDomain, "agents", "--domain", demoDomain)
 	verb("sam", 0, "", "calls", "--domain", demoDomain)

@@ -108,7 +108,7 @@ func TestSecretsAreNowhere(t *testing.T) {
 	secrets := []string{demoSecret + "-pbx-word", "nats-word", webiteltest.FileToken, webiteltest.FileKey}
 	data := t.TempDir()
 	d := startDaemon(t, data, withHTTP, func(c *config) {
-		c.NATSUsers = []natsUser{{User: "root", Password: "nats-word", Role: "admin"}, {User: "alice", Password: "nats-word", Role: "agent", Accounts: []string{agent}, Recordings: true}}
+		c.NATSUsers = []natsUser{{User: "root", Password: "nats-word", Role: "admin"}, {User: "desk1004", Password: "nats-word", Role: "agent", Accounts: []string{agent}, Recordings: true}}
 		// A second link, whose PBX refuses it with its password in the refusal.
 		pbx := webiteltest.New(webiteltest.Options{Accounts: webiteltest.Agents("other.local", 1, 1, "x")})
 		t.Cleanup(pbx.Close)
@@ -140,7 +140,7 @@ func TestSecretsAreNowhere(t *testing.T) {
 		fmt.Fprintf(&seen, "%s %s\n", out.Result, out.Answer)
 		return out
 	}
-	for _, bad := range []natsbus.Access{{User: "root", Password: "nats-word-not"}, {User: "eve", Password: "nats-word"}} {
+	for _, bad := range []natsbus.Access{{User: "root", Password: "nats-word-not"}, {User: "stranger", Password: "nats-word"}} {
 		_, err := bad.Connect(d.server.URL())
 		fmt.Fprintln(&seen, err)
 	}
