@@ -26,7 +26,7 @@ type app struct {
 	cfg    config
 	logger *slog.Logger
 
-	*links // to the PBXs
+	links  *links // to the PBXs
 	phones *phones
 
 	store   store.Store     // the folder's own, but in a measurement without it

@@ -218,10 +218,10 @@ func startForBench(ctx context.Context, o bench.DaemonOptions) (*bench.Daemon, e
 		return nil, err
 	}
 	if o.DecodeMap {
-		a.clients[0].DecodeWith(webitel.DecodeMap)
+		a.links.clients[0].DecodeWith(webitel.DecodeMap)
 	}
 	settled := make(chan struct{})
-	a.clients[0].OnSettled(func(context.Context) { close(settled) })
+	a.links.clients[0].OnSettled(func(context.Context) { close(settled) })
 	ctx, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- a.run(ctx) }()

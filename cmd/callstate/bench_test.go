@@ -38,7 +38,7 @@ func BenchmarkWholePath(b *testing.B) {
 	}
 	defer a.close()
 	settled := make(chan struct{})
-	a.clients[0].OnSettled(func(context.Context) { close(settled) })
+	a.links.clients[0].OnSettled(func(context.Context) { close(settled) })
 
 	var delivered atomic.Uint64
 	nc, err := nats.Connect(a.server.URL())

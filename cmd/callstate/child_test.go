@@ -123,7 +123,7 @@ func (c *childConfig) run() error {
 		return err
 	}
 	var settled atomic.Bool
-	a.clients[0].OnSettled(func(context.Context) { settled.Store(true) })
+	a.links.clients[0].OnSettled(func(context.Context) { settled.Store(true) })
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	parts.Go(func() {

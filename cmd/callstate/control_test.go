@@ -263,7 +263,7 @@ func TestControlWhileDisconnected(t *testing.T) {
 	d := startDaemon(t, t.TempDir())
 	k := d.desk(t, agent)
 	d.pbx.Close()
-	for end := time.Now().Add(10 * time.Second); d.clients[0].Connected(); runtime.Gosched() { // until the client has noticed
+	for end := time.Now().Add(10 * time.Second); d.links.clients[0].Connected(); runtime.Gosched() { // until the client has noticed
 		if time.Now().After(end) {
 			t.Fatal("the client does not notice that the PBX is gone")
 		}

@@ -82,7 +82,7 @@ func startDaemon(t *testing.T, data string, with ...func(*config)) *daemon {
 	}
 	settled := make(chan struct{})
 	var once sync.Once
-	d.clients[0].OnSettled(func(context.Context) { once.Do(func() { close(settled) }) })
+	d.links.clients[0].OnSettled(func(context.Context) { once.Do(func() { close(settled) }) })
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- d.run(ctx) }()
@@ -114,7 +114,7 @@ func startDaemon(t *testing.T, data string, with ...func(*config)) *daemon {
 // frames and replies come in order on the socket.
 func (d *daemon) sync(t *testing.T) {
 	t.Helper()
-	if _, err := d.clients[0].Do(t.Context(), webitel.Ping()); err != nil {
+	if _, err := d.links.clients[0].Do(t.Context(), webitel.Ping()); err != nil {
 		t.Fatal(err)
 	}
 }

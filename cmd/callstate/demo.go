@@ -129,7 +129,7 @@ func (e *env) demo(ctx context.Context, o demoOptions) error {
 
 	settled := make(chan struct{})
 	var once sync.Once
-	a.clients[0].OnSettled(func(context.Context) { once.Do(func() { close(settled) }) })
+	a.links.clients[0].OnSettled(func(context.Context) { once.Do(func() { close(settled) }) })
 
 	var parts sync.WaitGroup
 	var made webiteltest.Counts

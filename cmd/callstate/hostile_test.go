@@ -114,7 +114,7 @@ func ended(t *testing.T, log store.Store) (live, finished int) {
 func TestFrameTooLarge(t *testing.T) {
 	d := startDaemon(t, t.TempDir())
 	again := make(chan struct{}, 8)
-	d.clients[0].OnSettled(func(context.Context) { again <- struct{}{} })
+	d.links.clients[0].OnSettled(func(context.Context) { again <- struct{}{} })
 	d.pbx.Garbage(watcherLogin, `{"webitel-event-name":"server","x":"`+strings.Repeat("x", 10<<20)+`"}`)
 	<-again
 	if _, err := d.pbx.Generate(t.Context(), webiteltest.GenerateOptions{Agents: webiteltest.Numbers(1001, 50), Domain: demoDomain, Calls: 2}); err != nil {

@@ -263,7 +263,7 @@ func TestOwnOldSocketDiesLate(t *testing.T) {
 		c.Webitel[0].PingInterval, c.Webitel[0].PingDeadline = webitel.Duration(100*time.Millisecond), webitel.Duration(400*time.Millisecond)
 	})
 	d.pbx.HalfOpen(watcherLogin)
-	eventually(t, "the second connection", func() bool { return d.pbx.Sockets(watcherLogin) == 2 && d.clients[0].Connected() })
+	eventually(t, "the second connection", func() bool { return d.pbx.Sockets(watcherLogin) == 2 && d.links.clients[0].Connected() })
 	d.cured(t)
 	if d.pbx.Reap() != 1 {
 		t.Fatal("no old socket")
@@ -387,7 +387,7 @@ func TestReconnectStorm(t *testing.T) {
 	drops := 0
 	for ctx.Err() == nil {
 		if rand.IntN(2) == 0 { // else it may still be signing in
-			for ctx.Err() == nil && !d.clients[0].Connected() {
+			for ctx.Err() == nil && !d.links.clients[0].Connected() {
 				time.Sleep(time.Millisecond)
 			}
 		}
@@ -410,7 +410,7 @@ func TestReconnectStorm(t *testing.T) {
 	}
 	d.pbx.KillSwitch()
 	d.pbx.StartSwitch()
-	eventually(t, "every call's end", func() bool { return live() == 0 && d.clients[0].Connected() })
+	eventually(t, "every call's end", func() bool { return live() == 0 && d.links.clients[0].Connected() })
 	eventually(t, "the goroutines of the lost connections to end", func() bool { return linkGoroutines() <= goroutines })
 	if n := d.pbx.Sockets(watcherLogin); n != 1 {
 		t.Errorf("%d sockets, want 1", n)
