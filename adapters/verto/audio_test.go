@@ -97,16 +97,18 @@ func TestReadOgg(t *testing.T) {
 }
 
 func TestReadClipSaysWhatIsWrong(t *testing.T) {
-	text := filepath.Join(t.TempDir(), "a.wav")
-	if err := os.WriteFile(text, []byte("no audio"), 0o600); err != nil {
-		t.Fatal(err)
+	text, other := filepath.Join(t.TempDir(), "a.wav"), filepath.Join(t.TempDir(), "a.mp3")
+	for _, file := range []string{text, other} {
+		if err := os.WriteFile(file, []byte("no audio"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for want, file := range map[string]string{
 		"sox":               writeWAV(t, 44100, 2, 1000),
 		"shorter than":      writeWAV(t, 8000, 1, 10),
 		"not a WAV file":    text,
 		"no such file":      filepath.Join(t.TempDir(), "b.ogg"),
-		"neither .wav":      os.Args[0],
+		"neither .wav":      other,
 		"a packet of 10ms":  writeOgg(t, []byte{0xF0, 1}),
 		"no audio in it":    writeOgg(t),
 		"a packet of 120ms": writeOgg(t, []byte{0xFB, 6, 1}),
