@@ -75,6 +75,7 @@ func StartControl(nc *nats.Conn, c Controller, o ServiceOptions) (*Control, erro
 			return nil, fmt.Errorf("natsbus: endpoint %s: %w", subject, err)
 		}
 	}
+	announce(nc)
 	return s, nil
 }
 

@@ -35,6 +35,7 @@ const (
 	maxLimit         = 1000
 	maxRequest       = 16 << 10 // bytes; a request is two ids and a number
 	defaultQueryTime = 5 * time.Second
+	announceTime     = 2 * time.Second
 )
 
 // ServiceOptions configure the service. The zero value of a field means its default.
@@ -117,7 +118,16 @@ func StartService(nc *nats.Conn, q Queries, o ServiceOptions) (*Service, error) 
 			}
 		}
 	}
+	announce(nc)
 	return s, nil
+}
+
+// announce returns when the server knows what was subscribed to: who asks from then
+// on is answered. A connection that is down tells the server when it is up.
+func announce(nc *nats.Conn) {
+	if nc.IsConnected() {
+		_ = nc.FlushTimeout(announceTime) // one that is lost meanwhile does the same
+	}
 }
 
 // queryVerbs are the last tokens of the service's subjects.

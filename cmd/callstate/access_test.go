@@ -103,9 +103,6 @@ func TestAnswersHaveNobodyElse(t *testing.T) {
 	if err := a.engine.Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.bus.Conn().Flush(); err != nil { // the server knows the services
-		t.Fatal(err)
-	}
 
 	ask := func(nc *nats.Conn, of natsbus.Scope, verb string, request any) map[string]int {
 		t.Helper()

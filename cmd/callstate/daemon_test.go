@@ -102,11 +102,6 @@ func startDaemon(t *testing.T, data string, with ...func(*config)) *daemon {
 		done <- err
 		t.Fatal(err)
 	}
-	if nc := d.bus.Conn(); nc.IsConnected() {
-		if err := nc.Flush(); err != nil { // the server knows the services
-			t.Fatal(err)
-		}
-	}
 	return d
 }
 

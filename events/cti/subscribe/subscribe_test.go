@@ -77,9 +77,6 @@ func newPBX(t *testing.T) *pbx {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { svc.Close() })
-	if err := p.nc.Flush(); err != nil { // other connections find the service from now on
-		t.Fatal(err)
-	}
 	return p
 }
 
