@@ -33,6 +33,7 @@ const longestTimeout = 5 * time.Minute
 
 // Control answers requests over NATS, an endpoint a method.
 type Control struct {
+	nc   *nats.Conn
 	c    Controller
 	o    ServiceOptions
 	svc  micro.Service
@@ -54,7 +55,7 @@ func StartControl(nc *nats.Conn, c Controller, o ServiceOptions) (*Control, erro
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Control{c: c, o: o, room: make(chan struct{}, controlsAtOnce)}
+	s := &Control{nc: nc, c: c, o: o, room: make(chan struct{}, controlsAtOnce)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	svc, err := micro.AddService(nc, micro.Config{
 		Name: serviceName + "-control", Version: o.Version, Description: "calls of a PBX, commanded for an account",
@@ -117,14 +118,14 @@ func (s *Control) handle(r micro.Request) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closing {
+		s.answer(r, engine.Outcome{Request: q.ID, Result: engine.VerdictUnavailable, Answer: "stopping"})
+		return
+	}
 	select {
 	case s.room <- struct{}{}:
 	default:
 		s.answer(r, engine.Outcome{Request: q.ID, Result: engine.VerdictUnavailable, Answer: "too many requests are under way"})
-		return
-	}
-	if s.closing {
-		s.answer(r, engine.Outcome{Request: q.ID, Result: engine.VerdictUnavailable, Answer: "stopping"})
 		return
 	}
 	s.running.Go(func() {
@@ -169,27 +170,13 @@ func readControl(subject string, data []byte) (engine.Request, error) {
 func (s *Control) answer(r micro.Request, o engine.Outcome) {
 	body, err := json.Marshal(o)
 	if err == nil {
-		if o.Result == engine.VerdictOK {
-			err = r.Respond(body)
-		} else {
-			err = r.Error(string(o.Result), headerLine(o.Answer), body)
+		var refusal *requestError
+		if o.Result != engine.VerdictOK {
+			refusal = &requestError{string(o.Result), o.Answer}
 		}
+		err = reply(s.nc, r, refusal, body)
 	}
 	if err != nil {
 		s.o.Logger.Warn("outcome of a request not sent", "request", o.Request, "result", o.Result, "err", err)
 	}
-}
-
-// headerLine makes a text fit for a header.
-func headerLine(text string) string {
-	line := strings.Map(func(c rune) rune {
-		if c < ' ' || c > '~' {
-			return ' '
-		}
-		return c
-	}, text)
-	if line = strings.TrimSpace(line); line == "" {
-		return "refused"
-	}
-	return line
 }

@@ -254,13 +254,11 @@ func (s *Service) scopeOf(subject string) (Scope, error) {
 }
 
 func (s *Service) respond(verb string, r micro.Request, body []byte, err error) {
-	if err == nil {
-		err = r.Respond(body)
-	} else {
-		refusal := s.refusal(verb, err)
-		err = r.Error(refusal.code, refusal.text, nil)
-	}
+	var refusal *requestError
 	if err != nil {
+		refusal = s.refusal(verb, err)
+	}
+	if err := reply(s.nc, r, refusal, body); err != nil {
 		s.o.Logger.Warn("service answer not sent", "endpoint", verb, "err", err)
 	}
 }
