@@ -75,6 +75,9 @@ func (r *decoded) input(i int) *engine.Input {
 }
 
 func (s switchState) feed(f map[string]any, made switchState) {
+	if core := f["Core-UUID"]; core != nil { // what an earlier run of the switch had is gone
+		maps.DeleteFunc(s, func(_ string, h map[string]any) bool { return h["Core-UUID"] != core })
+	}
 	id, _ := f["Unique-ID"].(string)
 	name, _ := f["Event-Name"].(string)
 	if id == "" || !strings.HasPrefix(name, "CHANNEL_") && name != "DTMF" {
@@ -125,7 +128,7 @@ func (s switchState) snapshot(conn string, at events.Time) engine.Snapshot {
 	return sn
 }
 
-var everyGap = flag.Bool("gaps", false, "lose the link at every frame of every capture, not at some")
+var everyGap = flag.Bool("gaps", false, "lose the link at every frame of every capture but the burst of 200 calls, not at some")
 
 // TestGapAnywhere loses the link at many points of every capture, for some frames,
 // for a second, or for all the rest, and resynchronises. The live calls are then
@@ -139,17 +142,21 @@ func TestGapAnywhere(t *testing.T) {
 	}
 	for _, name := range names {
 		base := strings.TrimSuffix(filepath.Base(name), ".jsonl")
-		if strings.Contains(name, "verto-frames") || strings.Contains(name, "burst") || strings.HasPrefix(base, "18") {
-			continue // 18 loses its switch, which is another matter
+		if strings.Contains(name, "verto-frames") {
+			continue // no frames of the switch's events
 		}
 		t.Run(base, func(t *testing.T) {
 			rec := decodeCapture(t, name)
 			ins := rec.ins
 			whole := play(t, rec.Recording, rec.Inputs())
-			step := max(1, len(ins)/12)
-			if *everyGap {
-				step = 1
+			points := 12
+			switch burst := len(ins) > 10_000; {
+			case burst && !*everyGap:
+				points = 3
+			case !burst && *everyGap:
+				points = len(ins)
 			}
+			step := max(1, len(ins)/points)
 			for from := step; from < len(ins); from += step {
 				for _, to := range []int{from + 3, secondAfter(ins, from), from + len(ins)/4, len(ins)} {
 					gap(t, rec, whole, from, min(len(ins), to))
@@ -241,6 +248,9 @@ func gap(t *testing.T, rec *decoded, whole *played, from, to int) {
 			live(t, g.calls, g.ends, state, when)
 		}
 	}
+	// The next comparison of the minute: a leg that was found by asking is not known
+	// to be of the switch's earlier run.
+	g.take(resync(t, g.o, state, now+1))
 	g.take(g.o.Finish())
 	// A call whose creation was missed may have another id: the leg tells.
 	byLeg := map[string]*cti.Call{}
@@ -303,7 +313,7 @@ func mayDiffer(c, w *cti.Call) []string {
 			free = append(free, "agentAnsweredAt")
 		}
 		if w.EndedAt >= g.From.Add(-lastWords) && w.EndedAt <= g.To {
-			free = append(free, "endedAt", "hungupBy")
+			free = append(free, "endedAt", "hungupBy", "ringMs") // the switch's own figure comes last
 		}
 	}
 	return free
