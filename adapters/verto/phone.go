@@ -152,12 +152,8 @@ func (p *Phone) reconnect(ctx context.Context) error {
 		}
 		wait := retry.Wait()
 		p.log.Warn("connection lost", "err", err, "retry_in", wait)
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-timer.C:
+		if dial.Sleep(ctx, wait) != nil {
+			return nil //nolint:nilerr // a stop is no error
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/callstate/callstate/adapters/internal/dial"
 	"github.com/callstate/callstate/engine"
 	"github.com/callstate/callstate/events"
 )
@@ -263,7 +264,7 @@ func (r *Resync) compare(ctx context.Context, full bool) (found int, err error) 
 		return 0, err
 	}
 	if len(ids) > 0 {
-		if err := sleep(ctx, r.grace(full)); err != nil {
+		if err := dial.Sleep(ctx, r.grace(full)); err != nil {
 			return 0, err
 		}
 		if ids, err = r.engine.Compare(ctx, s); err != nil {
@@ -301,17 +302,6 @@ func (r *Resync) grace(full bool) time.Duration {
 		return max(0, time.Duration(r.client.cfg.Settle))
 	}
 	return min(maxGrace, r.every/2)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // list asks the PBX for its channels.

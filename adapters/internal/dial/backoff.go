@@ -1,6 +1,7 @@
 package dial
 
 import (
+	"context"
 	"math/rand/v2"
 	"time"
 )
@@ -29,3 +30,15 @@ func (b *Backoff) Wait() time.Duration {
 
 // Reset starts again at the lowest wait, after a completed sign-in.
 func (b *Backoff) Reset() { b.next = 0 }
+
+// Sleep waits for d, or until ctx ends; then it returns its cause.
+func Sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
