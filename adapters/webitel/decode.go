@@ -86,57 +86,77 @@ func (f *Frame) scan() (int, fault) {
 		}
 		return end, bad
 	}
-	if i = skipSpace(b, i+1); i < len(b) && b[i] == '}' {
-		i++
-	} else {
-		for more := true; more; {
-			nameAt := i
-			nameEnd, esc, next, bad := skipName(b, i)
-			if bad != 0 {
-				return next, bad
-			}
-			i = next
-			h := f.header(nameAt+1, nameEnd, esc)
-			switch {
-			case h != hNone:
-				i, bad = f.take(h, i)
-			case i < len(b) && b[i] == '"':
-				i, _, bad = skipString(b, i+1)
-				i++
-			default:
-				i, bad = skipValue(b, i, 1)
-			}
-			if bad != 0 {
-				return i, bad
-			}
-			if i+1 < len(b) && b[i] == ',' && b[i+1] == '"' { // nearly always
-				i++
-				continue
-			}
-			if i, more, bad = skipComma(b, i, '}'); bad != 0 {
-				return i, bad
-			}
+	i, bad := f.members(skipSpace(b, i+1))
+	if bad == 0 {
+		if i = skipSpace(b, i); i < len(b) {
+			bad = faultSyntax
 		}
 	}
-	if i = skipSpace(b, i); i < len(b) {
-		return i, faultSyntax
+	return i, bad
+}
+
+// members walks over the members of the object, the first of which is at i, and
+// its closing brace.
+func (f *Frame) members(i int) (int, fault) {
+	b := f.raw
+	if i < len(b) && b[i] == '}' {
+		return i + 1, 0
+	}
+	before := uint16(firstMember)
+	for more := true; more; {
+		var h header
+		var bad fault
+		if m, slot := guess(b, i, before); m != nil {
+			h, i, before = m.header, skipSpace(b, i+int(m.size)), slot
+			f.vars = f.vars || m.variable
+		} else if h, before, i, bad = f.member(i, before); bad != 0 {
+			return i, bad
+		}
+		switch {
+		case h != hNone:
+			i, bad = f.take(h, i)
+		case i < len(b) && b[i] == '"':
+			if i, _, bad = skipString(b, i+1); bad == 0 {
+				i++
+			}
+		default:
+			i, bad = skipValue(b, i, 1)
+		}
+		if bad != 0 {
+			return i, bad
+		}
+		if i+1 < len(b) && b[i] == ',' && b[i+1] == '"' { // nearly always
+			i++
+			continue
+		}
+		if i, more, bad = skipComma(b, i, '}'); bad != 0 {
+			return i, bad
+		}
 	}
 	return i, 0
 }
 
-// header returns which header the member is, and notes whether it is one of the
-// channel's variables.
-func (f *Frame) header(from, to int, esc bool) header {
+// member reads the name of the member at i, up to its value. It returns which
+// header it is, and the slot of its name; see [guess].
+func (f *Frame) member(i int, before uint16) (_ header, slot uint16, next int, _ fault) {
 	b := f.raw
-	if esc {
-		b = unescape(b[from:to])
-		from, to = 0, len(b)
+	end, escaped, next, bad := skipName(b, i)
+	if bad != 0 {
+		return hNone, firstMember, next, bad
 	}
-	if !f.vars && to-from > len("variable_") && b[from] == 'v' {
-		f.vars = string(b[from:from+len("variable_")]) == "variable_"
+	name, text := b[i+1:end], b[i:min(end+2, next)] // with the colon, if it is at once behind the name
+	if escaped {
+		name = unescape(name)
 	}
-	return headerOf(b, from, to)
+	h, variable := headers[string(name)], bytes.HasPrefix(name, variablePrefix)
+	f.vars = f.vars || variable
+	if text[len(text)-1] == ':' {
+		slot = learn(text, h, variable, before)
+	}
+	return h, slot, next, 0
 }
+
+var variablePrefix = []byte("variable_")
 
 // take notes where the value at i stands and steps over it.
 func (f *Frame) take(h header, i int) (int, fault) {

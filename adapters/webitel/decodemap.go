@@ -19,7 +19,7 @@ func DecodeMap(b []byte) (Frame, error) {
 		if strings.HasPrefix(name, "variable_") {
 			f.vars = true
 		}
-		h := headerOf([]byte(name), 0, len(name))
+		h := headers[name]
 		if h == hNone || v == nil {
 			continue
 		}

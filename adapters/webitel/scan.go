@@ -107,7 +107,10 @@ func skipValue(b []byte, i, depth int) (int, fault) {
 	switch c := b[i]; {
 	case c == '"':
 		end, _, f := skipString(b, i+1)
-		return end + 1, f
+		if f == 0 {
+			end++
+		}
+		return end, f
 	case c == '{' || c == '[':
 		return skipNested(b, i, depth+1)
 	case c == 't':

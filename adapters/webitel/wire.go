@@ -1,9 +1,6 @@
 package webitel
 
 import (
-	"encoding/binary"
-	"math/bits"
-
 	"github.com/callstate/callstate/engine"
 )
 
@@ -193,70 +190,14 @@ var headerNames = [numHeaders]string{
 	hEventDomain:       "Event-Domain",
 }
 
-// headerIndex is a perfect hash table of the header names: a frame has up to 300
-// members of which we read a few, so the question "is it one of ours" is asked
-// more often than any other. A slot is a header or hNone.
-const headerBits = 10
-
-var (
-	headerIndex [1 << headerBits]header
-	headerMul   = perfectMultiplier()
-	longestName int
-)
-
-// headerOf returns the header named b[from:to], or hNone.
-func headerOf(b []byte, from, to int) header {
-	n := to - from
-	if n < 8 {
-		switch string(b[from:to]) {
-		case "Action":
-			return hAction
-		case "User-ID":
-			return hUserID
-		}
-		return hNone
+// headers are the members that we read, by name.
+var headers = func() map[string]header {
+	m := make(map[string]header, numHeaders)
+	for h := hEventName; h < numHeaders; h++ {
+		m[headerNames[h]] = h
 	}
-	if n > longestName {
-		return hNone
-	}
-	h := headerIndex[nameHash(b[from:to], headerMul)]
-	if headerNames[h] != string(b[from:to]) {
-		return hNone
-	}
-	return h
-}
-
-// nameHash mixes the last eight bytes of a name, the eight in its middle and its
-// length, which together tell all names of ours apart. It needs eight bytes.
-func nameHash(name []byte, mul uint64) uint64 {
-	n := len(name)
-	last := binary.LittleEndian.Uint64(name[n-8:])
-	middle := binary.LittleEndian.Uint64(name[(n-8)/2:])
-	return (last ^ bits.RotateLeft64(middle, 23) ^ uint64(n)) * mul >> (64 - headerBits)
-}
-
-// perfectMultiplier fills headerIndex and returns the multiplier under which no
-// two names share a slot. It tries a few dozen.
-func perfectMultiplier() uint64 {
-	const first = 0x9E3779B97F4A7C15
-search:
-	for mul := uint64(first); ; mul += 2 {
-		clear(headerIndex[:])
-		for h := hEventName; h < numHeaders; h++ {
-			name := headerNames[h]
-			longestName = max(longestName, len(name))
-			if len(name) < 8 {
-				continue
-			}
-			slot := &headerIndex[nameHash([]byte(name), mul)]
-			if *slot != hNone {
-				continue search
-			}
-			*slot = h
-		}
-		return mul
-	}
-}
+	return m
+}()
 
 // eventInfo is what we know of an Event-Name.
 type eventInfo struct {
