@@ -8,12 +8,10 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"sync"
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
 	"github.com/pion/interceptor/pkg/report"
-	"github.com/pion/interceptor/pkg/stats"
 	"github.com/pion/logging"
 	"github.com/pion/webrtc/v4"
 )
@@ -23,9 +21,6 @@ import (
 type Media struct {
 	api   *webrtc.API
 	pacer pacer
-
-	mu     sync.Mutex // held while a PeerConnection is made
-	getter stats.Getter
 }
 
 // NewMedia returns the media for calls over one local address. One it must be:
@@ -58,13 +53,6 @@ func newMedia(local netip.Addr, logger *slog.Logger, tune func(*webrtc.SettingEn
 	if err != nil {
 		return nil, fmt.Errorf("verto: RTCP reports: %w", err)
 	}
-	factory, err := stats.NewInterceptor(stats.WithLoggerFactory(log))
-	if err != nil {
-		return nil, fmt.Errorf("verto: statistics: %w", err)
-	}
-	factory.OnNewPeerConnection(func(_ string, g stats.Getter) { m.getter = g })
-	interceptors.Add(factory)
-
 	engine := settings(local.Unmap(), log)
 	tune(&engine)
 	m.api = webrtc.NewAPI(webrtc.WithMediaEngine(codecs), webrtc.WithInterceptorRegistry(interceptors),
@@ -131,17 +119,6 @@ func LocalAddress(ctx context.Context, server string) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("verto: local address: %w", err)
 	}
 	return ap.Addr().Unmap().WithZone(""), nil
-}
-
-// newPeerConnection returns a PeerConnection and what knows its statistics.
-func (m *Media) newPeerConnection() (*webrtc.PeerConnection, stats.Getter, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	pc, err := m.api.NewPeerConnection(webrtc.Configuration{})
-	if err != nil {
-		return nil, nil, err
-	}
-	return pc, m.getter, nil
 }
 
 // errNoCandidate is returned when the local address cannot be used.

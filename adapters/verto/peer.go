@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pion/interceptor/pkg/stats"
+	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 )
@@ -20,10 +20,10 @@ type peer struct {
 	to    peerEvents
 	rec   *recorder // nil: none
 
-	getter  stats.Getter
-	in      atomic.Uint32 // the SSRC of what comes in
-	paired  atomic.Bool   // ICE has a candidate pair
-	readers sync.WaitGroup
+	in        inbound
+	roundTrip atomic.Int64 // in nanoseconds, by the last report of the far end; 0: none
+	paired    atomic.Bool  // ICE has a candidate pair
+	readers   sync.WaitGroup
 
 	mu     sync.Mutex // guards closed
 	closed bool
@@ -38,11 +38,11 @@ type peerEvents interface {
 
 // newPeer makes a PeerConnection that sends out. Whoever gets one closes it.
 func newPeer(m *Media, out *outTrack, to peerEvents, rec *recorder) (*peer, error) {
-	pc, getter, err := m.newPeerConnection()
+	pc, err := m.api.NewPeerConnection(webrtc.Configuration{})
 	if err != nil {
 		return nil, fmt.Errorf("make a PeerConnection: %w", err)
 	}
-	p := &peer{media: m, pc: pc, getter: getter, out: out, to: to, rec: rec}
+	p := &peer{media: m, pc: pc, out: out, to: to, rec: rec}
 	sender, err := pc.AddTrack(out)
 	if err == nil {
 		err = preferCodecs(pc, out.clip)
@@ -60,7 +60,7 @@ func newPeer(m *Media, out *outTrack, to peerEvents, rec *recorder) (*peer, erro
 		p.state("dtls", s.String())
 	})
 	pc.OnTrack(p.track)
-	p.readers.Go(func() { drain(sender.Read) })
+	p.readers.Go(func() { p.reports(sender) })
 	m.pacer.add(out)
 	return p, nil
 }
@@ -145,15 +145,16 @@ func (p *peer) track(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
 		return
 	}
 	p.readers.Add(1)
-	p.readers.Go(func() { drain(r.Read) })
+	p.readers.Go(func() { drain(r) })
 	p.mu.Unlock()
 	defer p.readers.Done()
 
-	p.in.Store(uint32(t.SSRC()))
-	events := make(map[uint8]*digitReader)
+	rates, events := make(map[uint8]uint32), make(map[uint8]*digitReader)
 	for _, c := range r.GetParameters().Codecs {
 		if c.MimeType == mimeTelephoneEvent {
 			events[uint8(c.PayloadType)] = &digitReader{clockRate: c.ClockRate}
+		} else {
+			rates[uint8(c.PayloadType)] = c.ClockRate
 		}
 	}
 	var pkt rtp.Packet
@@ -166,6 +167,7 @@ func (p *peer) track(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
 		if n < 12 || pkt.Unmarshal(buf[:n]) != nil {
 			continue
 		}
+		p.in.packet(time.Now(), &pkt, rates[pkt.PayloadType])
 		if reader := events[pkt.PayloadType]; reader != nil {
 			if digit, d, ok := reader.packet(pkt.Timestamp, pkt.Payload); ok {
 				p.to.digit(digit, d)
@@ -181,13 +183,50 @@ func (p *peer) track(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
 	}
 }
 
-// drain reads RTCP until the connection is closed: the interceptors see only what
-// is read.
-func drain[A any](read func([]byte) (int, A, error)) {
+// drain reads RTCP of what comes in until the connection is closed: the report
+// interceptor sees only what is read.
+func drain(r *webrtc.RTPReceiver) {
 	buf := make([]byte, 1500)
 	for {
-		if _, _, err := read(buf); err != nil {
+		if _, _, err := r.Read(buf); err != nil {
 			return
+		}
+	}
+}
+
+// reports reads RTCP of what we send until the connection is closed: the far end
+// tells in it how our packets arrive.
+func (p *peer) reports(s *webrtc.RTPSender) {
+	buf := make([]byte, 1500)
+	for {
+		n, _, err := s.Read(buf)
+		if err != nil {
+			return
+		}
+		now := time.Now()
+		packets, err := rtcp.Unmarshal(buf[:n])
+		if err != nil {
+			continue
+		}
+		for _, packet := range packets {
+			switch packet := packet.(type) {
+			case *rtcp.SenderReport:
+				p.reported(now, packet.Reports)
+			case *rtcp.ReceiverReport:
+				p.reported(now, packet.Reports)
+			}
+		}
+	}
+}
+
+// reported takes the blocks of one report.
+func (p *peer) reported(now time.Time, blocks []rtcp.ReceptionReport) {
+	for i := range blocks {
+		if blocks[i].SSRC != p.out.ssrc.Load() {
+			continue
+		}
+		if d, ok := roundTrip(now, &blocks[i]); ok {
+			p.roundTrip.Store(int64(d))
 		}
 	}
 }

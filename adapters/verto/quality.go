@@ -10,28 +10,21 @@ import (
 
 // stats returns the figures of this attempt.
 func (p *peer) stats() events.WebRTCStats {
-	s := events.WebRTCStats{Codec: codecName(p.out.codec())}
-	if ssrc := p.in.Load(); ssrc != 0 {
-		if in := p.getter.Get(ssrc); in != nil {
-			s.PacketsReceived = int64(in.InboundRTPStreamStats.PacketsReceived)
-			s.PacketsLost = max(0, in.InboundRTPStreamStats.PacketsLost)
-			s.BytesReceived = int64(in.BytesReceived)
-			s.JitterMs = in.InboundRTPStreamStats.Jitter * 1000
-		}
-	}
-	var roundTrip time.Duration
-	if ssrc := p.out.ssrc.Load(); ssrc != 0 {
-		if out := p.getter.Get(ssrc); out != nil {
-			s.PacketsSent = int64(out.OutboundRTPStreamStats.PacketsSent)
-			s.BytesSent = int64(out.OutboundRTPStreamStats.BytesSent)
-			roundTrip = out.RemoteInboundRTPStreamStats.RoundTripTime
-		}
-	}
-	if roundTrip <= 0 { // no report of the far end yet, or one that our clock ran ahead of
+	in, out := p.in.figures(), p.out.figures()
+	roundTrip := time.Duration(p.roundTrip.Load())
+	if roundTrip == 0 { // no report of the far end yet
 		roundTrip = p.iceRoundTrip()
 	}
-	s.RoundTripMs = float64(roundTrip) / float64(time.Millisecond)
-	return s
+	return events.WebRTCStats{
+		PacketsReceived: in.packets, PacketsLost: max(0, in.lost), BytesReceived: in.bytes,
+		PacketsSent: out.packets, BytesSent: out.bytes,
+		JitterMs: milliseconds(in.jitter), RoundTripMs: milliseconds(roundTrip),
+		Codec: codecName(out.mime),
+	}
+}
+
+func milliseconds(d time.Duration) float64 {
+	return float64(d) / float64(time.Millisecond)
 }
 
 // iceRoundTrip is the time of the last check of the selected candidate pair, 0

@@ -52,7 +52,7 @@ func loopbackMedia(t testing.TB) *Media {
 // answering gives an offer to a PeerConnection as it is.
 func answering(t *testing.T, m *Media, offer string) (answer string, err error) {
 	t.Helper()
-	pc, _, err := m.newPeerConnection()
+	pc, err := m.api.NewPeerConnection(webrtc.Configuration{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,12 +26,19 @@ type outTrack struct {
 
 	mu     sync.Mutex // guards what follows
 	writer webrtc.TrackLocalWriter
-	mime   string
 	quiet  []byte
 	frames [][]byte
 	at     int // the next of frames
 	step   uint32
 	header rtp.Header
+	sent   outboundFigures
+}
+
+// outboundFigures are what was sent.
+type outboundFigures struct {
+	mime    string // empty before a codec was agreed
+	packets int64
+	bytes   int64 // of payload
 }
 
 func newOutTrack(id string, c clip, echo bool) *outTrack {
@@ -63,8 +70,8 @@ func (t *outTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters
 	t.ssrc.Store(uint32(ctx.SSRC()))
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.writer, t.mime = ctx.WriteStream(), chosen.MimeType
-	t.quiet, t.frames = silence[t.mime], t.clip[t.mime]
+	t.writer, t.sent.mime = ctx.WriteStream(), chosen.MimeType
+	t.quiet, t.frames = silence[chosen.MimeType], t.clip[chosen.MimeType]
 	t.step = uint32(frameTime.Seconds() * float64(chosen.ClockRate))
 	t.header = rtp.Header{
 		Version: 2, PayloadType: uint8(chosen.PayloadType), SSRC: uint32(ctx.SSRC()),
@@ -93,11 +100,11 @@ func (t *outTrack) StreamID() string { return t.id }
 // Kind implements [webrtc.TrackLocal].
 func (*outTrack) Kind() webrtc.RTPCodecType { return webrtc.RTPCodecTypeAudio }
 
-// codec returns the MIME type that is sent, empty before one was agreed.
-func (t *outTrack) codec() string {
+// figures returns what was sent so far.
+func (t *outTrack) figures() outboundFigures {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.mime
+	return t.sent
 }
 
 // tick sends n packets, after the time of skipped ones that nobody waits for any
@@ -114,9 +121,12 @@ func (t *outTrack) tick(n, skipped int) {
 	}
 	for range n {
 		payload := t.next()
-		// An error means that the transport is not up yet or not any more; pion
+		// Nothing is written while the transport is not up yet or not any more; pion
 		// tells that by its states.
-		_, _ = t.writer.WriteRTP(&t.header, payload)
+		if n, err := t.writer.WriteRTP(&t.header, payload); err == nil && n > 0 {
+			t.sent.packets++
+			t.sent.bytes += int64(len(payload))
+		}
 		t.header.SequenceNumber++
 		t.header.Timestamp += t.step
 		t.header.Marker = false

@@ -62,7 +62,7 @@ func TestTrackTakesACodecThatItCanSend(t *testing.T) {
 	} {
 		track := newOutTrack("t", tt.clip, false)
 		c, err := track.Bind(&binding{codecs: codecs(tt.agreed...)})
-		if c.MimeType != tt.want || (err != nil) != (tt.want == "") || track.codec() != tt.want {
+		if c.MimeType != tt.want || (err != nil) != (tt.want == "") || track.figures().mime != tt.want {
 			t.Errorf("of %v it took %q, %v, want %q", tt.agreed, c.MimeType, err, tt.want)
 		}
 	}
