@@ -1,6 +1,8 @@
 package webitel
 
 import (
+	"hash/maphash"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -13,13 +15,18 @@ import (
 // (protocol 6.5, point 4). A leg's events imply one another: a channel that ended
 // had a CREATE, one that was answered an ANSWER. Each name is judged on its own,
 // by the legs that began and ended on this connection.
+//
+// Of many legs a sample tells as much as all of them. Which legs are in it their
+// ids decide, so that a leg is watched from its first frame to its last or not at
+// all.
 type nameWatch struct {
 	domain string
 	settle time.Duration // from a subscription until it is in force
 
 	mu     sync.Mutex // guards what follows
-	since  time.Time  // legs that were created before it tell nothing
-	came   uint16     // names that came since
+	since  time.Time  // legs that were created before it and are not watched tell nothing
+	came   uint16     // names that came since they were taken
+	thin   uint64     // bits that are 0 in the hash of a leg in the sample
 	legs   map[string]*watchedLeg
 	ending []*watchedLeg // in order of their end
 }
@@ -36,8 +43,29 @@ type watchedLeg struct {
 // graceOfEnd is what a leg's last frames get.
 const graceOfEnd = 2 * time.Second
 
-// maxWatched bounds the legs that are watched at once; others are not judged.
-const maxWatched = 1 << 16
+// maxWatched bounds the legs that are watched at once. When they are reached, half
+// of them leave the sample; when few are left, it takes in twice as many.
+const maxWatched = 1 << 11
+
+var sampleSeed = maphash.MakeSeed()
+
+// sampled reports whether a leg is in the sample.
+func (w *nameWatch) sampled(leg string) bool { return maphash.String(sampleSeed, leg)&w.thin == 0 }
+
+// makeRoom thins the sample out while there are too many.
+func (w *nameWatch) makeRoom() {
+	for len(w.legs) >= maxWatched {
+		w.thin = w.thin<<1 | 1
+		maps.DeleteFunc(w.legs, func(id string, _ *watchedLeg) bool { return !w.sampled(id) })
+	}
+}
+
+// widen takes in more legs where few are watched: those that begin from now on.
+func (w *nameWatch) widen(now time.Time) {
+	if w.thin != 0 && len(w.legs) < maxWatched/4 {
+		w.thin, w.since = w.thin>>1, now
+	}
+}
 
 func newNameWatch(domain string, settle time.Duration) *nameWatch {
 	w := &nameWatch{domain: domain, settle: settle}
@@ -68,7 +96,7 @@ var (
 func (w *nameWatch) renewed(now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.since, w.came, w.legs, w.ending = now, 0, map[string]*watchedLeg{}, nil
+	w.since, w.came, w.thin, w.legs, w.ending = now, 0, 0, map[string]*watchedLeg{}, nil
 }
 
 // note takes a frame of a leg on the server path. The leg counts only if it was
@@ -84,7 +112,7 @@ func (w *nameWatch) note(f *Frame, o *engine.LegObservation, now time.Time) {
 	w.came |= name
 	l := w.legs[o.Leg]
 	if l == nil {
-		if o.Ending || len(w.legs) == maxWatched {
+		if o.Ending || !w.sampled(o.Leg) {
 			return
 		}
 		age := time.Duration(o.At-o.CreatedAt) * time.Microsecond
@@ -94,6 +122,7 @@ func (w *nameWatch) note(f *Frame, o *engine.LegObservation, now time.Time) {
 			l.implied = bitsOfAny // of a trunk's leg comes what carries variables (protocol 6.5, point 3)
 		}
 		w.legs[o.Leg] = l
+		w.makeRoom()
 	}
 	if l.partly {
 		if name&bitsOfEnd != 0 {
@@ -129,6 +158,7 @@ func (w *nameWatch) note(f *Frame, o *engine.LegObservation, now time.Time) {
 func (w *nameWatch) judge(now time.Time) map[string]bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.widen(now)
 	silent := map[string]bool{}
 	for len(w.ending) > 0 && w.ending[0].ended.Before(now.Add(-graceOfEnd)) {
 		l := w.ending[0]
