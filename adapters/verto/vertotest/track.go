@@ -169,9 +169,11 @@ func (s *Server) stopPacing(m *media) {
 }
 
 func (s *Server) pace() {
-	ticker := time.NewTicker(time.Second / packetsPerSecond)
+	const every = time.Second / packetsPerSecond
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	var due []*media
+	next := time.Now().Add(every)
 	for {
 		select {
 		case <-ticker.C:
@@ -187,8 +189,18 @@ func (s *Server) pace() {
 		if len(due) == 0 {
 			return
 		}
-		for _, m := range due {
-			m.track.tick()
+		// A tick that comes late makes up for those that were missed, up to a point.
+		now := time.Now()
+		if behind := now.Sub(next); behind > maxBehind {
+			next = now.Add(-maxBehind)
+		}
+		for ; !next.After(now); next = next.Add(every) {
+			for _, m := range due {
+				m.track.tick()
+			}
 		}
 	}
 }
+
+// maxBehind is how late a tick may be and still be made up for.
+const maxBehind = 100 * time.Millisecond

@@ -15,26 +15,37 @@ import (
 )
 
 // pairs are pairs of bare PeerConnections that send each other 50 packets of PCMU a
-// second. One ticker drives all, RTP and RTCP are read, and nothing else is done.
+// second. All offerers have one clock and all answerers another, as the ends of a
+// call have; RTP and RTCP are read, and nothing else is done.
 type pairs struct {
+	ends    [2]pairEnds
+	done    chan struct{}
+	running sync.WaitGroup
+}
+
+// pairEnds are the offerers or the answerers.
+type pairEnds struct {
 	received atomic.Uint64
-	done     chan struct{}
-	running  sync.WaitGroup
 
 	mu     sync.Mutex // guards what follows
 	pcs    []*webrtc.PeerConnection
 	tracks []*webrtc.TrackLocalStaticRTP
 }
 
-func newPairs(int) *pairs {
+func newPairs() *pairs {
 	p := &pairs{done: make(chan struct{})}
-	p.running.Go(p.send)
+	for i := range p.ends {
+		p.running.Go(func() { p.send(&p.ends[i]) })
+	}
 	return p
 }
 
-func (p *pairs) send() {
-	ticker := time.NewTicker(20 * time.Millisecond)
+// send sends from one end of all, and makes up for late ticks.
+func (p *pairs) send(e *pairEnds) {
+	const every = 20 * time.Millisecond
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
+	next := time.Now().Add(every)
 	packet := rtp.Packet{Header: rtp.Header{Version: 2}, Payload: slices.Repeat([]byte{0xff}, 160)}
 	for {
 		select {
@@ -42,23 +53,25 @@ func (p *pairs) send() {
 		case <-p.done:
 			return
 		}
-		packet.SequenceNumber++
-		packet.Timestamp += 160
-		p.mu.Lock()
-		tracks := slices.Clone(p.tracks)
-		p.mu.Unlock()
-		for _, t := range tracks {
-			_ = t.WriteRTP(&packet) // fails until the transport is up
+		e.mu.Lock()
+		tracks := slices.Clip(e.tracks)
+		e.mu.Unlock()
+		for ; !next.After(time.Now()); next = next.Add(every) {
+			packet.SequenceNumber++
+			packet.Timestamp += 160
+			for _, t := range tracks {
+				_ = t.WriteRTP(&packet) // fails until the transport is up
+			}
 		}
 	}
 }
 
 func (p *pairs) setUp(ctx context.Context, _ int) error {
-	offerer, up, err := p.peer()
+	offerer, up, err := p.peer(&p.ends[0])
 	if err != nil {
 		return err
 	}
-	answerer, answererUp, err := p.peer()
+	answerer, answererUp, err := p.peer(&p.ends[1])
 	if err != nil {
 		return err
 	}
@@ -122,8 +135,8 @@ var bareAPI = sync.OnceValues(func() (*webrtc.API, error) {
 	return webrtc.NewAPI(webrtc.WithMediaEngine(engine), webrtc.WithInterceptorRegistry(reports), webrtc.WithSettingEngine(s)), nil
 })
 
-// peer makes one end; up is closed when it has connected.
-func (p *pairs) peer() (pc *webrtc.PeerConnection, up <-chan struct{}, err error) {
+// peer makes one of these ends; up is closed when it has connected.
+func (p *pairs) peer(e *pairEnds) (pc *webrtc.PeerConnection, up <-chan struct{}, err error) {
 	api, err := bareAPI()
 	if err != nil {
 		return nil, nil, err
@@ -154,12 +167,12 @@ func (p *pairs) peer() (pc *webrtc.PeerConnection, up <-chan struct{}, err error
 			if _, _, err := t.Read(b); err != nil {
 				return
 			}
-			p.received.Add(1)
+			e.received.Add(1)
 		}
 	})
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.pcs, p.tracks = append(p.pcs, pc), append(p.tracks, track)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.pcs, e.tracks = append(e.pcs, pc), append(e.tracks, track)
 	return pc, connected, nil
 }
 
@@ -173,12 +186,16 @@ func drain(read func([]byte) (int, interceptor.Attributes, error)) {
 	}
 }
 
-func (p *pairs) packets() uint64 { return p.received.Load() }
+func (p *pairs) packets() [2]uint64 {
+	return [2]uint64{p.ends[1].received.Load(), p.ends[0].received.Load()}
+}
 
 func (p *pairs) close() {
 	close(p.done)
-	for _, pc := range p.pcs {
-		_ = pc.GracefulClose()
+	for i := range p.ends {
+		for _, pc := range p.ends[i].pcs {
+			_ = pc.GracefulClose()
+		}
 	}
 	p.running.Wait()
 }
