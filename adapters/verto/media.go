@@ -8,19 +8,20 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"time"
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
-	"github.com/pion/interceptor/pkg/report"
 	"github.com/pion/logging"
 	"github.com/pion/webrtc/v4"
 )
 
 // Media is what all phones of a process share: pion's API, and the one ticker that
-// paces the audio of all calls.
+// paces the media of all calls.
 type Media struct {
 	api   *webrtc.API
 	pacer pacer
+	began time.Time
 }
 
 // NewMedia returns the media for calls over one local address. One it must be:
@@ -35,7 +36,8 @@ func newMedia(local netip.Addr, logger *slog.Logger, tune func(*webrtc.SettingEn
 		return nil, fmt.Errorf("%w: %q is no local address for media", ErrArgument, local)
 	}
 	m := &Media{
-		pacer: pacer{tracks: make(map[*outTrack]struct{}), wake: make(chan struct{}, 1)},
+		pacer: pacer{tracks: make(map[paced]struct{}), wake: make(chan struct{}, 1)},
+		began: time.Now(),
 	}
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
@@ -47,15 +49,10 @@ func newMedia(local netip.Addr, logger *slog.Logger, tune func(*webrtc.SettingEn
 			return nil, fmt.Errorf("verto: register %s: %w", c.MimeType, err)
 		}
 	}
-	interceptors := new(interceptor.Registry)
-	err := webrtc.ConfigureRTCPReportsWithOptions(interceptors,
-		[]report.ReceiverOption{report.WithReceiverLoggerFactory(log)}, report.WithSenderLoggerFactory(log))
-	if err != nil {
-		return nil, fmt.Errorf("verto: RTCP reports: %w", err)
-	}
 	engine := settings(local.Unmap(), log)
 	tune(&engine)
-	m.api = webrtc.NewAPI(webrtc.WithMediaEngine(codecs), webrtc.WithInterceptorRegistry(interceptors),
+	// Without a registry of its own it would have all interceptors of pion.
+	m.api = webrtc.NewAPI(webrtc.WithMediaEngine(codecs), webrtc.WithInterceptorRegistry(new(interceptor.Registry)),
 		webrtc.WithSettingEngine(engine))
 	return m, nil
 }
@@ -95,7 +92,7 @@ func settings(local netip.Addr, log logging.LoggerFactory) webrtc.SettingEngine 
 	return s
 }
 
-// Run paces the audio until ctx ends.
+// Run paces the media until ctx ends.
 func (m *Media) Run(ctx context.Context) error {
 	m.pacer.run(ctx.Done())
 	return nil

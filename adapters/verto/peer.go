@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 )
@@ -20,10 +19,10 @@ type peer struct {
 	to    peerEvents
 	rec   *recorder // nil: none
 
-	in        inbound
-	roundTrip atomic.Int64 // in nanoseconds, by the last report of the far end; 0: none
-	paired    atomic.Bool  // ICE has a candidate pair
-	readers   sync.WaitGroup
+	in      inbound
+	reports *reports
+	paired  atomic.Bool // ICE has a candidate pair
+	readers sync.WaitGroup
 
 	mu     sync.Mutex // guards closed
 	closed bool
@@ -43,6 +42,7 @@ func newPeer(m *Media, out *outTrack, to peerEvents, rec *recorder) (*peer, erro
 		return nil, fmt.Errorf("make a PeerConnection: %w", err)
 	}
 	p := &peer{media: m, pc: pc, out: out, to: to, rec: rec}
+	p.reports = newReports(m.began, pc, out.StreamID(), &p.in, out)
 	sender, err := pc.AddTrack(out)
 	if err == nil {
 		err = preferCodecs(pc, out.clip)
@@ -60,8 +60,9 @@ func newPeer(m *Media, out *outTrack, to peerEvents, rec *recorder) (*peer, erro
 		p.state("dtls", s.String())
 	})
 	pc.OnTrack(p.track)
-	p.readers.Go(func() { p.reports(sender) })
+	p.readers.Go(func() { readRTCP(sender.Read, p.reports.ofOurs) })
 	m.pacer.add(out)
+	m.pacer.add(p.reports)
 	return p, nil
 }
 
@@ -145,7 +146,7 @@ func (p *peer) track(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
 		return
 	}
 	p.readers.Add(1)
-	p.readers.Go(func() { drain(r) })
+	p.readers.Go(func() { readRTCP(r.Read, p.reports.ofTheirs) })
 	p.mu.Unlock()
 	defer p.readers.Done()
 
@@ -183,54 +184,6 @@ func (p *peer) track(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
 	}
 }
 
-// drain reads RTCP of what comes in until the connection is closed: the report
-// interceptor sees only what is read.
-func drain(r *webrtc.RTPReceiver) {
-	buf := make([]byte, 1500)
-	for {
-		if _, _, err := r.Read(buf); err != nil {
-			return
-		}
-	}
-}
-
-// reports reads RTCP of what we send until the connection is closed: the far end
-// tells in it how our packets arrive.
-func (p *peer) reports(s *webrtc.RTPSender) {
-	buf := make([]byte, 1500)
-	for {
-		n, _, err := s.Read(buf)
-		if err != nil {
-			return
-		}
-		now := time.Now()
-		packets, err := rtcp.Unmarshal(buf[:n])
-		if err != nil {
-			continue
-		}
-		for _, packet := range packets {
-			switch packet := packet.(type) {
-			case *rtcp.SenderReport:
-				p.reported(now, packet.Reports)
-			case *rtcp.ReceiverReport:
-				p.reported(now, packet.Reports)
-			}
-		}
-	}
-}
-
-// reported takes the blocks of one report.
-func (p *peer) reported(now time.Time, blocks []rtcp.ReceptionReport) {
-	for i := range blocks {
-		if blocks[i].SSRC != p.out.ssrc.Load() {
-			continue
-		}
-		if d, ok := roundTrip(now, &blocks[i]); ok {
-			p.roundTrip.Store(int64(d))
-		}
-	}
-}
-
 // mute ends what is told.
 func (p *peer) mute() {
 	p.mu.Lock()
@@ -243,6 +196,7 @@ func (p *peer) mute() {
 func (p *peer) close() error {
 	p.mute()
 	p.media.pacer.remove(p.out)
+	p.media.pacer.remove(p.reports)
 	err := p.pc.GracefulClose()
 	p.readers.Wait()
 	return err

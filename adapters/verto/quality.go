@@ -11,7 +11,7 @@ import (
 // stats returns the figures of this attempt.
 func (p *peer) stats() events.WebRTCStats {
 	in, out := p.in.figures(), p.out.figures()
-	roundTrip := time.Duration(p.roundTrip.Load())
+	roundTrip := time.Duration(p.reports.roundTrip.Load())
 	if roundTrip == 0 { // no report of the far end yet
 		roundTrip = p.iceRoundTrip()
 	}

@@ -20,6 +20,11 @@ type inbound struct {
 		expected, received int64
 	}
 	bytes int64 // of payload
+
+	heard struct { // the source's last sender report
+		middle uint32 // of its NTP timestamp; 0: none
+		at     time.Time
+	}
 }
 
 // inboundFigures are what [inbound] has counted.
@@ -43,7 +48,7 @@ func (in *inbound) packet(now time.Time, p *rtp.Packet, rate uint32) {
 		in.source.begin(p.SSRC, p.SequenceNumber)
 	case p.SSRC != in.source.ssrc:
 		in.over()
-		in.jitter = jitter{}
+		in.jitter, in.heard.middle = jitter{}, 0
 		in.source.begin(p.SSRC, p.SequenceNumber)
 	}
 	switch in.source.update(p.SequenceNumber) {
@@ -68,6 +73,42 @@ func (in *inbound) over() {
 	in.before.received += int64(in.source.received)
 }
 
+// reported takes a sender report.
+func (in *inbound) reported(now time.Time, sr *rtcp.SenderReport) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.source.begun && in.source.ssrc == sr.SSRC {
+		in.heard.middle, in.heard.at = ntpMiddle(sr.NTPTime), now
+	}
+}
+
+// report returns the block of a report (RFC 3550, 6.4.1 and A.3), and that there is
+// one: there is for a source that sent something since the last.
+func (in *inbound) report(now time.Time) (rtcp.ReceptionReport, bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	s := &in.source
+	if s.received == s.receivedPrior {
+		return rtcp.ReceptionReport{}, false
+	}
+	expected := s.expected()
+	block := rtcp.ReceptionReport{
+		SSRC:               s.ssrc,
+		TotalLost:          uint32(max(-1<<23, min(1<<23-1, expected-int64(s.received)))) & (1<<24 - 1),
+		LastSequenceNumber: s.cycles + uint32(s.maxSeq),
+		Jitter:             in.jitter.scaled >> 4,
+	}
+	since := expected - s.expectedPrior
+	if lost := since - int64(s.received-s.receivedPrior); lost > 0 {
+		block.FractionLost = uint8(lost << 8 / since)
+	}
+	s.expectedPrior, s.receivedPrior = expected, s.received
+	if in.heard.middle != 0 {
+		block.LastSenderReport, block.Delay = in.heard.middle, units(now.Sub(in.heard.at), ntpUnit)
+	}
+	return block, true
+}
+
 // figures returns what was counted so far.
 func (in *inbound) figures() inboundFigures {
 	in.mu.Lock()
@@ -88,6 +129,9 @@ type rtpSource struct {
 	badSeq   uint32 // what follows a jump, if the source has begun anew
 	received uint32
 	begun    bool
+
+	expectedPrior int64 // at the last report
+	receivedPrior uint32
 }
 
 // Of RFC 3550, A.1.
@@ -200,23 +244,3 @@ func units(d time.Duration, rate uint32) uint32 {
 	s, rest := d/time.Second, d%time.Second
 	return uint32(int64(s)*int64(rate) + int64(rest)*int64(rate)/int64(time.Second))
 }
-
-// roundTrip is the time that a reception report took, there and back (RFC 3550,
-// 6.4.1: A - LSR - DLSR). It is false for one that answers no report of ours, and
-// where a clock was set in between.
-func roundTrip(now time.Time, r *rtcp.ReceptionReport) (time.Duration, bool) {
-	if r.LastSenderReport == 0 {
-		return 0, false
-	}
-	d := int32(ntpMiddle(now) - r.LastSenderReport - r.Delay)
-	return time.Duration(d) * time.Second >> 16, d > 0
-}
-
-// ntpMiddle is the middle of an NTP timestamp: sixteen bits of seconds, sixteen of
-// their fraction (RFC 3550, section 4).
-func ntpMiddle(t time.Time) uint32 {
-	return uint32(t.Unix()+ntpToUnix)<<16 | uint32(int64(t.Nanosecond())<<16/int64(time.Second))
-}
-
-// ntpToUnix is how many seconds NTP's year 1900 is before 1970.
-const ntpToUnix = 2_208_988_800

@@ -201,7 +201,7 @@ func TestCountsUnderAnyNetwork(t *testing.T) {
 		var in inbound
 		var came int64
 		now, first := time.Unix(0, 0), rapid.Uint16().Draw(t, "first")
-		lowest, highest := 0, 0
+		highest := 0
 		deliver := func(n int) {
 			now = now.Add(time.Duration(rapid.IntRange(0, 60).Draw(t, "ms")) * time.Millisecond)
 			in.packet(now, &rtp.Packet{
@@ -217,7 +217,7 @@ func TestCountsUnderAnyNetwork(t *testing.T) {
 			case 0: // lost, and some more
 				n += rapid.IntRange(1, maxDropout-2).Draw(t, "lost")
 			case 1: // late, or once more
-				n = max(lowest, highest-rapid.IntRange(0, maxMisorder-1).Draw(t, "late"))
+				n = max(0, highest-rapid.IntRange(0, maxMisorder-1).Draw(t, "late"))
 			}
 			deliver(n)
 			highest = max(highest, n)
@@ -272,32 +272,53 @@ func TestUnits(t *testing.T) {
 	}
 }
 
-// The example of RFC 3550, figure 2: n sent at 0xb44db705 20000000, received and
-// answered 5.25 s later, back at 46864.500.
-func TestRoundTrip(t *testing.T) {
-	at := time.Unix(0xb44db705-ntpToUnix, 125_000_000)
-	if got, want := ntpMiddle(at), uint32(0xb705_2000); got != want {
-		t.Fatalf("NTP %#x, want %#x", got, want)
+// RFC 3550, A.3, by hand.
+func TestReportBlocks(t *testing.T) {
+	w := newWire()
+	if block, ok := w.in.report(w.now); ok {
+		t.Fatalf("%+v of nothing", block)
 	}
-	back := at.Add(11*time.Second + 375*time.Millisecond)
-	if got, want := ntpMiddle(back), uint32(0xb710_8000); got != want {
-		t.Fatalf("NTP %#x, want %#x", got, want)
+	w.audio(30) // from 65,501
+	w.in.reported(w.now, &rtcp.SenderReport{SSRC: 2, NTPTime: 1 << 40})
+	block, _ := w.in.report(w.now)
+	if want := (rtcp.ReceptionReport{SSRC: 1, LastSequenceNumber: 65_530}); block != want {
+		t.Errorf("at first %+v, want %+v", block, want)
 	}
-	for _, tt := range []struct {
-		name      string
-		lsr, dlsr uint32
-		want      time.Duration
-		ok        bool
-	}{
-		{"the example", 0xb705_2000, 0x0005_4000, 6125 * time.Millisecond, true},
-		{"answers nothing", 0, 0x0005_4000, 0, false},
-		{"at once", 0xb710_8000, 0, 0, false},
-		{"kept for longer than it was away", 0xb705_2000, 0x000c_0000, 0, false},
-	} {
-		got, ok := roundTrip(back, &rtcp.ReceptionReport{LastSenderReport: tt.lsr, Delay: tt.dlsr})
-		if ok != tt.ok || ok && got != tt.want {
-			t.Errorf("%s: %v, %t", tt.name, got, ok)
-		}
+	if block, ok := w.in.report(w.now); ok {
+		t.Fatalf("%+v, and nothing came since", block)
+	}
+
+	w.in.reported(w.now, &rtcp.SenderReport{SSRC: 1, NTPTime: 0x0000_b705_2000_ffff})
+	w.p.SequenceNumber += 10 // lost, and with them the turn
+	w.p.Timestamp += 10 * 160
+	w.after(11*frameTime + 16*time.Millisecond) // D 128
+	w.audio(5)                                  // D 0, five times
+	w.now = w.now.Add(5250*time.Millisecond - 5*frameTime - 11*frameTime - 16*time.Millisecond)
+	block, _ = w.in.report(w.now)
+	want := rtcp.ReceptionReport{
+		SSRC: 1, LastSequenceNumber: 65_536 + 10, TotalLost: 10,
+		FractionLost: 160, // 10 of 16
+		Jitter:       5,   // 128, 120, 112, 105, 98, 92 sixteenths
+		// The delay is that of the RFC's example.
+		LastSenderReport: 0xb705_2000, Delay: 0x0005_4000,
+	}
+	if block != want {
+		t.Errorf("then %+v, want %+v", block, want)
+	}
+
+	for range 40 { // each twice: more than were lost
+		w.audio(1)
+		w.in.packet(w.now, &w.p, pcmuRate)
+	}
+	block, _ = w.in.report(w.now)
+	if block.FractionLost != 0 || block.TotalLost != 1<<24-30 {
+		t.Errorf("with duplicates %d/256 and %#x lost, want 0 and -30 in 24 bits", block.FractionLost, block.TotalLost)
+	}
+
+	w.p.SSRC = 5
+	w.audio(1)
+	if block, _ = w.in.report(w.now); block != (rtcp.ReceptionReport{SSRC: 5, LastSequenceNumber: uint32(w.p.SequenceNumber)}) {
+		t.Errorf("of a new source %+v", block)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/pion/rtp"
@@ -22,8 +21,6 @@ type outTrack struct {
 	clip clip      // nil: silence
 	echo *echoLine // nil: none
 
-	ssrc atomic.Uint32
-
 	mu     sync.Mutex // guards what follows
 	writer webrtc.TrackLocalWriter
 	quiet  []byte
@@ -36,9 +33,13 @@ type outTrack struct {
 
 // outboundFigures are what was sent.
 type outboundFigures struct {
-	mime    string // empty before a codec was agreed
-	packets int64
-	bytes   int64 // of payload
+	mime      string // empty before a codec was agreed
+	ssrc      uint32
+	rate      uint32 // of the clock, in hertz
+	packets   int64
+	bytes     int64     // of payload
+	timestamp uint32    // of the last packet
+	at        time.Time // when it went
 }
 
 func newOutTrack(id string, c clip, echo bool) *outTrack {
@@ -67,10 +68,10 @@ func (t *outTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters
 	if chosen == nil {
 		return webrtc.RTPCodecParameters{}, errNoAudioCodec
 	}
-	t.ssrc.Store(uint32(ctx.SSRC()))
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.writer, t.sent.mime = ctx.WriteStream(), chosen.MimeType
+	t.writer = ctx.WriteStream()
+	t.sent.mime, t.sent.ssrc, t.sent.rate = chosen.MimeType, uint32(ctx.SSRC()), chosen.ClockRate
 	t.quiet, t.frames = silence[chosen.MimeType], t.clip[chosen.MimeType]
 	t.step = uint32(frameTime.Seconds() * float64(chosen.ClockRate))
 	t.header = rtp.Header{
@@ -119,6 +120,7 @@ func (t *outTrack) tick(n, skipped int) {
 		t.header.Timestamp += uint32(skipped) * t.step
 		t.header.Marker = true
 	}
+	now := time.Now()
 	for range n {
 		payload := t.next()
 		// Nothing is written while the transport is not up yet or not any more; pion
@@ -126,6 +128,7 @@ func (t *outTrack) tick(n, skipped int) {
 		if n, err := t.writer.WriteRTP(&t.header, payload); err == nil && n > 0 {
 			t.sent.packets++
 			t.sent.bytes += int64(len(payload))
+			t.sent.timestamp, t.sent.at = t.header.Timestamp, now
 		}
 		t.header.SequenceNumber++
 		t.header.Timestamp += t.step
@@ -192,15 +195,21 @@ func (e *echoLine) take(pt uint8) []byte {
 // skipped: a burst of it would only fill the far end's jitter buffer.
 const maxBehind = 5
 
-// pacer is the one ticker that drives the audio of all calls.
-type pacer struct {
-	mu     sync.Mutex
-	tracks map[*outTrack]struct{}
-	wake   chan struct{} // holds one: there is a track
-	list   []*outTrack   // of the last tick
+// paced is what a call sends of a medium. tick sends what n frames of 20 ms have
+// made due, after the time of skipped ones that nobody waits for any more.
+type paced interface {
+	tick(n, skipped int)
 }
 
-func (p *pacer) add(t *outTrack) {
+// pacer is the one ticker that drives the media of all calls.
+type pacer struct {
+	mu     sync.Mutex
+	tracks map[paced]struct{}
+	wake   chan struct{} // holds one: there is a track
+	list   []paced       // of the last tick
+}
+
+func (p *pacer) add(t paced) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tracks[t] = struct{}{}
@@ -211,7 +220,7 @@ func (p *pacer) add(t *outTrack) {
 	}
 }
 
-func (p *pacer) remove(t *outTrack) {
+func (p *pacer) remove(t paced) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.tracks, t)
@@ -219,11 +228,11 @@ func (p *pacer) remove(t *outTrack) {
 }
 
 // current returns the tracks; the slice is not changed afterwards.
-func (p *pacer) current() []*outTrack {
+func (p *pacer) current() []paced {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.list == nil && len(p.tracks) > 0 {
-		p.list = make([]*outTrack, 0, len(p.tracks))
+		p.list = make([]paced, 0, len(p.tracks))
 		for t := range p.tracks {
 			p.list = append(p.list, t)
 		}

@@ -156,7 +156,7 @@ func TestPacerMakesUpForLateTicks(t *testing.T) {
 
 // The pacer sends to those that are there, and sleeps when nobody is.
 func TestPacer(t *testing.T) {
-	p := pacer{tracks: make(map[*outTrack]struct{}), wake: make(chan struct{}, 1)}
+	p := pacer{tracks: make(map[paced]struct{}), wake: make(chan struct{}, 1)}
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() { p.run(done) })
