@@ -107,11 +107,9 @@ type leg struct {
 	// awaitedBy is the other end of that: who was bridged with this leg before it
 	// was seen.
 	awaitedBy  string        `wire:"10"`
-	channel    string        `wire:"-"`
 	session    string        `wire:"12"` // of the web phone, also after its end
 	stamp      string        `wire:"-"`  // of the last transfer seen
 	hangup     events.Hangup `wire:"14"`
-	seen       seqWindow     `wire:"-"`
 	endedAt    events.Time   `wire:"16"` // by the switch's clock
 	goneAt     events.Time   `wire:"17"` // by ours
 	since      events.Time   `wire:"18"` // first event, by ours
@@ -173,6 +171,7 @@ type core struct {
 	id       string      `wire:"1"`
 	former   []string    `wire:"2"` // its predecessors; their stragglers close nothing
 	lastSeen events.Time `wire:"3"`
+	seen     seqWindow   `wire:"-"` // frames that were noted of its legs
 }
 
 type waitingLeg struct {
@@ -418,30 +417,3 @@ func (k *correlator) forgetBefore(gone []*leg, deadline events.Time) []*leg {
 
 // splitAccount splits number@domain.
 func splitAccount(s string) (number, domain string) { return cti.SplitAccount(s) }
-
-// seqWindow knows the last 256 sequence numbers of one leg within one core.
-type seqWindow struct {
-	base uint64
-	seqs []uint32 // relative to base, oldest first
-}
-
-const seqWindowSize = 256
-
-func (w *seqWindow) has(seq uint64) bool {
-	if len(w.seqs) == 0 {
-		return false
-	}
-	d := seq - w.base
-	return d <= 1<<32-1 && slices.Contains(w.seqs, uint32(d))
-}
-
-func (w *seqWindow) add(seq uint64) {
-	if len(w.seqs) == 0 {
-		w.base = seq - min(seq, 1<<16) // frames may come back out of order
-	}
-	if len(w.seqs) == seqWindowSize {
-		copy(w.seqs, w.seqs[1:])
-		w.seqs = w.seqs[:seqWindowSize-1]
-	}
-	w.seqs = append(w.seqs, uint32(seq-w.base))
-}

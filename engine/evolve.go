@@ -64,7 +64,7 @@ func (k *correlator) evolveCore(s *events.Source, at events.Time) {
 	case c.id == s.Core:
 		c.lastSeen = max(c.lastSeen, at)
 	case !slices.Contains(c.former, s.Core):
-		c.former, c.id = append(c.former, c.id), s.Core
+		c.former, c.id, c.seen = append(c.former, c.id), s.Core, seqWindow{}
 	}
 }
 

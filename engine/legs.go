@@ -131,10 +131,9 @@ func switchOf(s *events.Source) string {
 func (k *correlator) repeated(l *leg) bool {
 	s := &k.in.Source
 	switch {
-	case s.Core != "" && s.Core == l.core && s.Sequence != 0:
-		if l.seen.has(s.Sequence) {
-			return true
-		}
+	case s.Core != "" && s.Sequence != 0:
+		c := k.cores[switchOf(s)]
+		return c != nil && c.id == s.Core && c.seen.has(s.Sequence)
 	case s.Path == events.PathAccount && l.onServer && k.in.Leg.Kind == LegDTMF:
 		return true // the server path has told this digit, and states repeat themselves
 	}
@@ -149,11 +148,13 @@ func (k *correlator) note(l *leg) {
 	if s.Core == "" {
 		return
 	}
-	if c := k.cores[switchOf(s)]; l.core == "" || l.core != s.Core && c != nil && c.id == s.Core {
-		l.core, l.sw, l.seen = s.Core, switchOf(s), seqWindow{}
+	c := k.cores[switchOf(s)]
+	present := c != nil && c.id == s.Core // not a straggler of a former run
+	if l.core == "" || l.core != s.Core && present {
+		l.core, l.sw = s.Core, switchOf(s)
 	}
-	if l.core == s.Core && s.Sequence != 0 {
-		l.seen.add(s.Sequence)
+	if present && s.Sequence != 0 {
+		c.seen.add(s.Sequence)
 	}
 	l.onServer = true
 }
@@ -203,9 +204,9 @@ func trunkDirection(o *LegObservation) events.Direction {
 // adopt gives a leg that was taken for a trunk's to the account that it turns
 // out to be of: its first frames had no presence id.
 func (k *correlator) adopt(l *leg, o *LegObservation) {
-	seen, onServer := l.seen, l.onServer
+	onServer := l.onServer
 	n := k.beginCall(k.accountOf(o.Presence), o)
-	n.seen, n.onServer = seen, onServer
+	n.onServer = onServer
 	*l = *n
 	k.legs[l.id] = l
 	for i, x := range l.call.legs {

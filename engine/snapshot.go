@@ -162,7 +162,7 @@ func (k *correlator) revive(l *leg, o *LegObservation) bool {
 	if l.call.ended {
 		k.emitCall(l, &events.CallReinstated{Reason: aliveReason})
 	} else {
-		k.emitCall(l, &events.CallLegAdded{OtherLeg: l.otherLeg, Channel: l.channel})
+		k.emitCall(l, &events.CallLegAdded{OtherLeg: l.otherLeg})
 	}
 	return true
 }
