@@ -67,6 +67,7 @@ type correlator struct {
 	calls    map[events.CallKey]*callRef
 	accounts map[string]*agent
 	convs    map[string]*conversation
+	homes    map[home]*home
 	cores    map[string]*core // by switch
 	waiting  map[string]*waitingLeg
 	awaited  map[string]string // legs not seen yet that were bridged, and with whom
@@ -93,41 +94,84 @@ type correlator struct {
 }
 
 // leg is one channel of the switch. The wire numbers are those of its stored form
-// in a state, see state.go; what has none is not known from the log.
+// in a state, see [savedLeg]; what has none is not known from the log. Calls that
+// are up have two of these each: what few legs have is in more.
 type leg struct {
 	id       string        `wire:"1"`
 	call     *callRef      `wire:"-"` // nil for a trunk
 	conv     *conversation `wire:"-"`
-	core     string        `wire:"4"`
-	sw       string        `wire:"5"`
-	otherLeg string        `wire:"6"` // who placed it
-	partner  string        `wire:"7"` // bridged with
-	last     string        `wire:"8"` // bridged with before
-	awaits   string        `wire:"9"` // bridged with, though not seen yet
+	home     *home         `wire:"-"`
+	otherLeg string        `wire:"6"`  // who placed it
+	partner  string        `wire:"7"`  // bridged with
+	session  string        `wire:"12"` // of the web phone, also after its end
+	since    events.Time   `wire:"18"` // first event, by ours
+	heard    events.Time   `wire:"-"`  // last frame, by our clock
+	listed   events.Time   `wire:"-"`  // by the last comparison that showed it
+	rare     *legMore      `wire:"-"`
+
+	answered  bool `wire:"19"`
+	held      bool `wire:"20"`
+	ended     bool `wire:"21"`
+	recording bool `wire:"25"`
+	onServer  bool `wire:"27"`
+	// sessionOver says that the session has ended, which the leg survives.
+	sessionOver bool `wire:"28"`
+	unlisted    bool `wire:"-"` // the last comparison did not show it
+	// unseen says that the partner was not seen yet when they were bridged.
+	unseen bool `wire:"-"`
+}
+
+// home is where a channel lives. Its legs share it.
+type home struct {
+	core   string `wire:"4"` // run of the switch
+	sw     string `wire:"5"`
+	domain string `wire:"29"` // of a trunk's leg: whose link showed it
+}
+
+// legMore is what few legs have, or have at their end only.
+type legMore struct {
+	last string `wire:"8"` // bridged with before
+	// awaits is a partner before that was not seen when they were bridged.
+	awaits string `wire:"9"`
 	// awaitedBy is the other end of that: who was bridged with this leg before it
 	// was seen.
 	awaitedBy  string        `wire:"10"`
-	session    string        `wire:"12"` // of the web phone, also after its end
-	stamp      string        `wire:"-"`  // of the last transfer seen
+	stamp      string        `wire:"-"` // of the last transfer seen
 	hangup     events.Hangup `wire:"14"`
 	endedAt    events.Time   `wire:"16"` // by the switch's clock
 	goneAt     events.Time   `wire:"17"` // by ours
-	since      events.Time   `wire:"18"` // first event, by ours
-	answered   bool          `wire:"19"`
-	held       bool          `wire:"20"`
-	ended      bool          `wire:"21"`
-	inferred   bool          `wire:"22"`
+	inferred   bool          `wire:"22"` // its end
 	parked     bool          `wire:"23"`
 	conference bool          `wire:"24"`
-	recording  bool          `wire:"25"`
 	detailed   bool          `wire:"26"`
-	onServer   bool          `wire:"27"`
-	// sessionOver says that the session has ended, which the leg survives.
-	sessionOver bool        `wire:"28"`
-	domain      string      `wire:"29"` // of a trunk's leg: whose link showed it
-	heard       events.Time `wire:"-"`  // last frame, by our clock
-	listed      events.Time `wire:"-"`  // by the last comparison that showed it
-	unlisted    int         `wire:"-"`  // comparisons since that did not
+}
+
+// noMore is what the legs have that have nothing more. It is never written.
+var noMore legMore
+
+// more returns what few legs have, to be read.
+func (l *leg) more() *legMore {
+	if l.rare == nil {
+		return &noMore
+	}
+	return l.rare
+}
+
+// awaiting is the partner, of now or before, that was not seen when they were
+// bridged.
+func (l *leg) awaiting() string {
+	if l.unseen {
+		return l.partner
+	}
+	return l.more().awaits
+}
+
+// remember returns the same as more, to be written.
+func (l *leg) remember() *legMore {
+	if l.rare == nil {
+		l.rare = &legMore{}
+	}
+	return l.rare
 }
 
 // callRef is what correlation knows of a call.
@@ -188,6 +232,7 @@ func newCorrelator(rules Rules, hasCall func(events.CallKey) (bool, error)) *cor
 		calls:    map[events.CallKey]*callRef{},
 		accounts: map[string]*agent{},
 		convs:    map[string]*conversation{},
+		homes:    map[home]*home{},
 		cores:    map[string]*core{},
 		waiting:  map[string]*waitingLeg{},
 		awaited:  map[string]string{},
@@ -404,7 +449,7 @@ func (k *correlator) forget() {
 }
 
 func (k *correlator) forgetBefore(gone []*leg, deadline events.Time) []*leg {
-	for len(gone) > 0 && gone[0].goneAt < deadline {
+	for len(gone) > 0 && gone[0].more().goneAt < deadline {
 		l := gone[0]
 		gone = gone[1:]
 		if !l.ended || k.legs[l.id] != l {

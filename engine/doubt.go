@@ -85,7 +85,7 @@ func (k *correlator) doubts(now events.Time, f *DoubtFilter) []Doubt {
 // doubt gathers the reasons, the one that holds for longest first.
 func (k *correlator) doubt(c *callRef, now events.Time, f *DoubtFilter) Doubt {
 	d := Doubt{Account: c.key.Account, CallID: c.key.Call}
-	unlisted := 0
+	unlisted := false
 	for _, l := range c.legs {
 		if l.ended {
 			continue
@@ -94,7 +94,7 @@ func (k *correlator) doubt(c *callRef, now events.Time, f *DoubtFilter) Doubt {
 		d.StartedAt = firstTime(d.StartedAt, l.since)
 		d.HeardAt = max(d.HeardAt, l.heard, l.since)
 		d.ListedAt = max(d.ListedAt, l.listed)
-		unlisted += l.unlisted
+		unlisted = unlisted || l.unlisted
 	}
 	because := func(r DoubtReason, since events.Time, detail string) {
 		d.Reasons = append(d.Reasons, Because{Reason: r, Since: since, Detail: detail})
@@ -110,7 +110,7 @@ func (k *correlator) doubt(c *callRef, now events.Time, f *DoubtFilter) Doubt {
 	}
 	checked := max(d.HeardAt, d.ListedAt)
 	switch {
-	case unlisted > 0:
+	case unlisted:
 		because(DoubtUnlisted, firstTime(d.ListedAt, d.HeardAt), "")
 	case checked < now.Add(-f.Unchecked):
 		because(DoubtNotChecked, checked, "")

@@ -26,8 +26,7 @@ func (k *correlator) evolve(ev *events.Event) {
 		}
 		return
 	case *events.LegNew:
-		l := k.newLeg(ev, nil)
-		l.otherLeg, l.domain = p.OtherLeg, ev.Domain
+		k.newLeg(ev, nil).otherLeg = p.OtherLeg
 		return
 	case *events.ConversationMerged:
 		k.mergeInto(p.From, p.Into, ev.OccurredAt)
@@ -65,6 +64,7 @@ func (k *correlator) evolveCore(s *events.Source, at events.Time) {
 		c.lastSeen = max(c.lastSeen, at)
 	case !slices.Contains(c.former, s.Core):
 		c.former, c.id, c.seen = append(c.former, c.id), s.Core, seqWindow{}
+		clear(k.homes) // of the former run no more are needed
 	}
 }
 
@@ -80,20 +80,42 @@ func (k *correlator) newCall(ev *events.Event, p *events.CallNew) {
 
 func (k *correlator) newLeg(ev *events.Event, c *callRef) *leg {
 	l := &leg{id: ev.Leg, call: c, conv: k.conversation(ev.Conversation, ev.OccurredAt), since: ev.RecordedAt}
+	var at home
 	if s := &ev.Source; s.Core != "" {
-		l.core, l.sw, l.onServer = s.Core, switchOf(s), true
+		at.core, at.sw, l.onServer = s.Core, switchOf(s), true
 	}
+	if c == nil {
+		at.domain = ev.Domain
+	}
+	l.home = k.home(at)
 	l.conv.root().legs++
 	if old := k.legs[l.id]; old != nil {
 		k.discard(old) // it was taken for a trunk's, or is one of long ago
 	}
 	k.legs[l.id] = l
-	l.awaitedBy = k.awaited[l.id]
-	delete(k.awaited, l.id)
+	if by := k.awaited[l.id]; by != "" {
+		l.remember().awaitedBy = by
+		delete(k.awaited, l.id)
+	}
 	if c != nil {
 		c.legs = append(c.legs, l)
 	}
 	return l
+}
+
+// home returns the one home that is like h.
+func (k *correlator) home(h home) *home {
+	known := k.homes[h]
+	if known == nil {
+		known = &h
+		k.homes[h] = known
+	}
+	return known
+}
+
+// moved notes which run of a switch a leg is of by now.
+func (k *correlator) moved(l *leg, s *events.Source) {
+	l.home = k.home(home{core: s.Core, sw: switchOf(s), domain: l.home.domain})
 }
 
 func (k *correlator) evolveAgent(ev *events.Event) {
@@ -128,13 +150,13 @@ func (k *correlator) evolveLeg(l *leg, ev *events.Event) {
 	case *events.CallUnheld, *events.LegUnheld:
 		l.held = false
 	case *events.CallParked, *events.LegParked:
-		l.parked = true
+		l.remember().parked = true
 	case *events.CallUnparked, *events.LegUnparked:
-		l.parked = false
+		l.remember().parked = false
 	case *events.CallConferenceJoined:
-		l.conference = true
+		l.remember().conference = true
 	case *events.CallConferenceLeft:
-		l.conference = false
+		l.remember().conference = false
 	case *events.CallRecordingStarted:
 		l.recording = true
 	case *events.CallRecordingStopped:
@@ -144,7 +166,7 @@ func (k *correlator) evolveLeg(l *leg, ev *events.Event) {
 	case *events.CallLegRemoved:
 		k.legGone(l, p.Hangup, ev.OccurredAt, p.Inferred, ev)
 	case *events.CallDetails:
-		l.detailed = true
+		l.remember().detailed = true
 	default:
 		k.evolveCall(l, ev)
 	}
@@ -177,7 +199,7 @@ func (k *correlator) evolveCall(l *leg, ev *events.Event) {
 		a.calls = slices.DeleteFunc(a.calls, func(x *callRef) bool { return x == c })
 	case *events.CallReinstated:
 		if s := &ev.Source; s.Core != "" {
-			l.core, l.sw = s.Core, switchOf(s)
+			k.moved(l, s)
 		}
 		k.alive(l)
 		c.ended = false
@@ -189,9 +211,23 @@ func (k *correlator) evolveCall(l *leg, ev *events.Event) {
 // bridgedWith sets the partner and remembers the one before.
 func (l *leg) bridgedWith(partner string) {
 	if l.partner != "" && l.partner != partner {
-		l.last = l.partner
+		l.remember().last = l.partner
 	}
-	l.partner, l.awaitedBy = partner, ""
+	l.hears(partner)
+	if l.rare == nil {
+		return
+	}
+	if l.rare.awaitedBy = ""; *l.rare == noMore {
+		l.rare = nil
+	}
+}
+
+// hears sets the partner. That the one before was not seen yet stays noted.
+func (l *leg) hears(partner string) {
+	if l.unseen && l.partner != partner {
+		l.remember().awaits, l.unseen = l.partner, false
+	}
+	l.partner = partner
 }
 
 // await notes a partner that was not seen yet: its first frame is on its way, or
@@ -199,28 +235,36 @@ func (l *leg) bridgedWith(partner string) {
 func (k *correlator) await(l *leg) {
 	if k.legs[l.partner] == nil {
 		k.awaitNoMore(l)
-		l.awaits = l.partner
+		l.unseen = true
 		k.awaited[l.partner] = l.id
 	}
 }
 
 func (k *correlator) awaitNoMore(l *leg) {
-	if k.awaited[l.awaits] == l.id { // not what another waits for by now
-		delete(k.awaited, l.awaits)
+	awaits := l.awaiting()
+	if awaits == "" {
+		return
 	}
-	l.awaits = ""
+	if k.awaited[awaits] == l.id { // not what another waits for by now
+		delete(k.awaited, awaits)
+	}
+	l.unseen = false
+	if l.rare != nil {
+		l.rare.awaits = ""
+	}
 }
 
 func (k *correlator) legGone(l *leg, h events.Hangup, at events.Time, inferred string, ev *events.Event) {
 	l.bridgedWith("")
-	k.awaitNoMore(l)   // an unseen partner is often never shown
-	if l.goneAt != 0 { // it was thought gone before
+	k.awaitNoMore(l) // an unseen partner is often never shown
+	m := l.remember()
+	if m.goneAt != 0 { // it was thought gone before
 		same := func(x *leg) bool { return x == l }
 		k.gone, k.doubtful = slices.DeleteFunc(k.gone, same), slices.DeleteFunc(k.doubtful, same)
 	}
-	l.inferred = inferred != ""
-	l.ended, l.hangup, l.endedAt, l.goneAt = true, h, firstTime(at, ev.OccurredAt), k.now
-	if l.inferred {
+	l.ended, m.inferred = true, inferred != ""
+	m.hangup, m.endedAt, m.goneAt = h, firstTime(at, ev.OccurredAt), k.now
+	if m.inferred {
 		k.doubtful = append(k.doubtful, l)
 	} else {
 		k.gone = append(k.gone, l)
@@ -229,7 +273,10 @@ func (k *correlator) legGone(l *leg, h events.Hangup, at events.Time, inferred s
 
 // alive takes an inferred end back. A session that was inferred ended with it.
 func (k *correlator) alive(l *leg) {
-	l.ended, l.inferred = false, false
+	l.ended = false
+	if l.rare != nil {
+		l.rare.inferred = false
+	}
 	if k.sessions[l.session] == nil {
 		l.session, l.sessionOver = "", false
 	}
@@ -246,15 +293,15 @@ func (k *correlator) relabel(l *leg, id string) {
 	if s := k.sessions[l.session]; s != nil && s.leg == old {
 		s.leg = id
 	}
-	if k.awaited[l.awaits] == old {
-		k.awaited[l.awaits] = id
+	if awaits := l.awaiting(); k.awaited[awaits] == old {
+		k.awaited[awaits] = id
 	}
 	for _, x := range k.legs { // those who hear it hear it under its new id
 		if x.partner == old {
-			x.partner = id
+			x.hears(id)
 		}
-		if x.last == old {
-			x.last = id
+		if x.more().last == old {
+			x.remember().last = id
 		}
 	}
 }

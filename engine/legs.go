@@ -69,7 +69,7 @@ func (k *correlator) observeLeg(o *LegObservation) disposition {
 
 // awaitedSeen bridges a leg with one that was bridged with it before it was seen.
 func (k *correlator) awaitedSeen(l *leg) {
-	if p := k.legs[l.awaitedBy]; p != nil && p.partner == l.id {
+	if p := k.legs[l.more().awaitedBy]; p != nil && p.partner == l.id {
 		k.bridge(l.id, p.id)
 	}
 }
@@ -99,7 +99,7 @@ func (k *correlator) closeCore(sw string, c *core) {
 	old := *c // the events of its end already name the new one
 	var lost []*leg
 	for _, l := range k.legs {
-		if l.core == old.id && l.sw == sw && !l.ended {
+		if l.home.core == old.id && l.home.sw == sw && !l.ended {
 			lost = append(lost, l)
 		}
 	}
@@ -150,8 +150,8 @@ func (k *correlator) note(l *leg) {
 	}
 	c := k.cores[switchOf(s)]
 	present := c != nil && c.id == s.Core // not a straggler of a former run
-	if l.core == "" || l.core != s.Core && present {
-		l.core, l.sw = s.Core, switchOf(s)
+	if l.home.core == "" || l.home.core != s.Core && present {
+		k.moved(l, s)
 	}
 	if present && s.Sequence != 0 {
 		c.seen.add(s.Sequence)
@@ -264,7 +264,7 @@ func direction(o *LegObservation) (dir events.Direction, callback bool) {
 // outcome of a transfer, may still come.
 func (k *correlator) late(l *leg, o *LegObservation) disposition {
 	k.transferSeen(l, o)
-	if (o.Kind == LegDetails || o.Kind == LegDestroyed) && (o.HasTimes || o.HungupAt != 0) && !l.detailed {
+	if (o.Kind == LegDetails || o.Kind == LegDestroyed) && (o.HasTimes || o.HungupAt != 0) && !l.more().detailed {
 		k.details(l, o)
 	}
 	return dispNoOp
@@ -280,7 +280,7 @@ func (k *correlator) catchUp(l *leg, o *LegObservation) {
 	if c == nil {
 		return
 	}
-	if o.BridgedTo != "" && l.answered && l.partner == "" && l.last == "" && o.Kind != LegBridged {
+	if o.BridgedTo != "" && l.answered && l.partner == "" && l.more().last == "" && o.Kind != LegBridged {
 		k.bridge(l.id, o.BridgedTo) // the bridge itself was missed
 	}
 	if o.CallGroup != "" && o.CallGroup != c.key.Call && !slices.Contains(c.aliases, o.CallGroup) && !isRepeatOf(c.key.Call, o.CallGroup) {
@@ -321,7 +321,7 @@ func (k *correlator) fact(l *leg, o *LegObservation) {
 		k.hungup(l, o)
 	case LegDetails, LegDestroyed:
 		k.hungup(l, o) // the hangup itself was missed
-		if (o.HasTimes || o.HungupAt != 0) && !l.detailed {
+		if (o.HasTimes || o.HungupAt != 0) && !l.more().detailed {
 			k.details(l, o)
 		}
 	case LegParked, LegUnparked:
@@ -455,7 +455,7 @@ func (k *correlator) digit(l *leg, o *LegObservation) {
 }
 
 func (k *correlator) park(l *leg, parked bool) {
-	if l.parked == parked {
+	if l.more().parked == parked {
 		return
 	}
 	switch {
@@ -472,7 +472,7 @@ func (k *correlator) park(l *leg, parked bool) {
 
 func (k *correlator) conference(l *leg, o *LegObservation) {
 	in := o.Kind == LegConferenceJoined
-	if l.call == nil || l.conference == in {
+	if l.call == nil || l.more().conference == in {
 		return
 	}
 	if in {
@@ -532,7 +532,7 @@ func (k *correlator) end(l *leg, h events.Hangup, at events.Time, inferred strin
 	}
 	// The device that answered tells how the call ended, though another lingered.
 	if w := c.winner(); w != nil && w != l && !l.answered {
-		h = w.hangup
+		h = w.more().hangup
 	}
 	p := &events.CallHungup{Hangup: h, Inferred: inferred, EndedAt: at}
 	if o != nil {
@@ -566,7 +566,7 @@ func (k *correlator) details(l *leg, o *LegObservation) {
 		h.CauseCode = events.CauseQ850(h.Cause)
 	}
 	p := &events.CallDetails{Hangup: h, WaitMs: o.WaitMs, BillMs: o.BillMs, HoldMs: o.HoldMs}
-	if o.HungupAt != l.endedAt {
+	if o.HungupAt != l.more().endedAt {
 		p.EndedAt = o.HungupAt
 	}
 	k.emitCall(l, p)

@@ -143,7 +143,7 @@ func (k *correlator) gaps(conn string, from events.Time, reason string) {
 		if !l.sees(key.Account) || k.seenBesides(conn, key.Account) {
 			continue
 		}
-		if i := slices.IndexFunc(c.legs, func(x *leg) bool { return !x.ended || x.goneAt >= from.Add(-lastWords) }); i >= 0 {
+		if i := slices.IndexFunc(c.legs, func(x *leg) bool { return !x.ended || x.more().goneAt >= from.Add(-lastWords) }); i >= 0 {
 			about = append(about, c.legs[i])
 		}
 	}

@@ -289,8 +289,8 @@ func (k *correlator) expireSessions(deadline events.Time) {
 		}
 		p := &events.WebRTCSessionEnded{Session: id, Inferred: true}
 		switch l := k.legOf(s); {
-		case l != nil && l.ended && !l.inferred && l.goneAt < deadline:
-			p.Reason, p.Cause = events.SessionLegGone, l.hangup.Cause
+		case l != nil && l.ended && !l.more().inferred && l.more().goneAt < deadline:
+			p.Reason, p.Cause = events.SessionLegGone, l.more().hangup.Cause
 		case (l == nil || l.ended) && s.heard < k.now.Add(-keepSilent):
 			p.Reason = events.SessionSilent
 		default:

@@ -67,7 +67,7 @@ func (k *correlator) compare(s *Snapshot) []string {
 			w.asked = true
 		}
 		switch {
-		case l == nil, l.ended && l.inferred && !row.Ending:
+		case l == nil, l.ended && l.more().inferred && !row.Ending:
 			want = append(want, row.ID)
 		case l.ended:
 		case row.Held != l.held, row.Answered && !l.answered, row.Ending:
@@ -83,9 +83,9 @@ func (k *correlator) compare(s *Snapshot) []string {
 		switch {
 		case l.ended:
 		case listed[id]:
-			l.listed, l.unlisted = k.now, 0
+			l.listed, l.unlisted = k.now, false
 		case l.since < s.RequestedAt && k.judged(l, s):
-			l.unlisted++
+			l.unlisted = true
 			want = append(want, id)
 		}
 	}
@@ -105,7 +105,7 @@ func (k *correlator) drop(id string) {
 // is its domain's where a connection of that showed it.
 func (k *correlator) judged(l *leg, s *Snapshot) bool {
 	if l.call == nil {
-		return s.Account == "" && (l.domain == s.Domain || l.domain == "" && len(k.domains) == 1)
+		return s.Account == "" && (l.home.domain == s.Domain || l.home.domain == "" && len(k.domains) == 1)
 	}
 	return s.covers(l.call.key.Account)
 }
@@ -148,7 +148,7 @@ func (k *correlator) stated(l *leg, o *LegObservation) {
 // revive withdraws an inferred end that a frame of the living leg disproves. A
 // straggler from before its switch was started again proves nothing.
 func (k *correlator) revive(l *leg, o *LegObservation) bool {
-	if !l.inferred || o.Ending || l.call == nil {
+	if !l.more().inferred || o.Ending || l.call == nil {
 		return false
 	}
 	switch o.Kind {

@@ -91,9 +91,14 @@ type (
 		calls   []string `wire:"3"`
 	}
 	savedLeg struct {
-		leg  leg    `wire:"1"`
-		conv string `wire:"2"`
-		gone bool   `wire:"3"` // another leg has its id by now
+		leg  wholeLeg `wire:"1"`
+		conv string   `wire:"2"`
+		gone bool     `wire:"3"` // another leg has its id by now
+	}
+	wholeLeg struct {
+		leg
+		home
+		legMore
 	}
 	savedRef struct {
 		account string     `wire:"1"`
@@ -177,7 +182,9 @@ func (s *State) Append(b []byte) []byte {
 }
 
 func (k *correlator) saved(l *leg) savedLeg {
-	return savedLeg{leg: *l, conv: l.conv.root().id, gone: k.legs[l.id] != l}
+	whole := wholeLeg{*l, *l.home, *l.more()}
+	whole.awaits = l.awaiting()
+	return savedLeg{leg: whole, conv: l.conv.root().id, gone: k.legs[l.id] != l}
 }
 
 func compareKeys(a, b events.CallKey) int {
@@ -295,8 +302,15 @@ func (ld *loading) record(kind byte, b []byte) error {
 
 func (ld *loading) leg(saved *savedLeg, c *callRef) *leg {
 	k := ld.s.correlator
-	l := saved.leg
-	l.call, l.conv = c, k.convs[saved.conv]
+	l := saved.leg.leg
+	l.call, l.conv, l.home = c, k.convs[saved.conv], k.home(saved.leg.home)
+	more := saved.leg.legMore
+	if l.partner != "" && l.partner == more.awaits {
+		l.unseen, more.awaits = true, ""
+	}
+	if more != noMore {
+		*l.remember() = more
+	}
 	if l.conv == nil { // never written so; a state that says so must not be deadly
 		l.conv = &conversation{id: saved.conv, ids: []string{saved.conv}, legs: 1}
 		k.convs[saved.conv] = l.conv

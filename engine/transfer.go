@@ -15,8 +15,8 @@ func (k *correlator) transferSeen(l *leg, o *LegObservation) {
 	if o.TransferResult != "" && l.call != nil {
 		k.attended(l, o.TransferResult)
 	}
-	if o.TransferStamp != "" && o.TransferStamp != l.stamp {
-		l.stamp = o.TransferStamp
+	if o.TransferStamp != "" && o.TransferStamp != l.more().stamp {
+		l.remember().stamp = o.TransferStamp
 		k.blind(l, o)
 	}
 }
@@ -39,7 +39,7 @@ func (k *correlator) attended(l *leg, result string) {
 		if w := consult.primaryLeg(); w != nil {
 			p.TargetLeg = w.partner
 			if p.TargetLeg == "" {
-				p.TargetLeg = w.last
+				p.TargetLeg = w.more().last
 			}
 		}
 	}
@@ -78,12 +78,12 @@ func remoteNumber(c *callRef) string {
 // parked one was fetched.
 func (k *correlator) blind(l *leg, o *LegObservation) {
 	// A click-to-call's own leg is sent to its destination in the same way.
-	if o.TransferTarget == "" || l.parked || o.TransferTarget == o.OriginateNumber {
+	if o.TransferTarget == "" || l.more().parked || o.TransferTarget == o.OriginateNumber {
 		return
 	}
 	partner := l.partner
-	if partner == "" || l.last != "" && o.Kind == LegBridged {
-		partner = l.last
+	if partner == "" || l.more().last != "" && o.Kind == LegBridged {
+		partner = l.more().last
 	}
 	by := k.legs[partner]
 	if by == nil || by.call == nil || by.call.transferred == transferConfirmed || endedBefore(by, o.TransferStamp) {
@@ -99,5 +99,5 @@ func (k *correlator) blind(l *leg, o *LegObservation) {
 func endedBefore(l *leg, stamp string) bool {
 	s, _, _ := strings.Cut(stamp, ":")
 	sec, err := strconv.ParseInt(s, 10, 64)
-	return err == nil && l.ended && l.endedAt != 0 && int64(l.endedAt)/1e6 < sec
+	return err == nil && l.ended && l.more().endedAt != 0 && int64(l.more().endedAt)/1e6 < sec
 }
