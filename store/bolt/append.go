@@ -103,8 +103,10 @@ func (s *Store) write() {
 			w.gather(r)
 			w.commit()
 			idle = nil
-			if w.full() {
-				w.roll()
+			if full := w.full(); full || s.head.tail.n >= s.maxTail {
+				if w.index() && full {
+					w.roll()
+				}
 			}
 		case <-s.touched:
 			if idle == nil {
@@ -114,7 +116,6 @@ func (s *Store) write() {
 			idle = nil
 			w.commit()
 		case <-s.stop:
-			w.commit()
 			s.end = w.close()
 			return
 		}
@@ -175,7 +176,11 @@ func (w *writer) commit() {
 		return
 	}
 
-	last, frames, err := w.transact(group, dirty)
+	last, frames := s.Last(), s.Frames()
+	err := w.transact(func(tx *bbolt.Tx) (err error) {
+		last, frames, err = w.put(tx, group, dirty)
+		return err
+	})
 	if err != nil {
 		err = w.judge(err)
 		s.mu.Lock()
@@ -186,19 +191,41 @@ func (w *writer) commit() {
 		answer(group, err)
 		return
 	}
+	t := &s.head.tail
+	t.mu.Lock()
 	for _, r := range group {
 		for i := range r.batch.Events {
 			r.batch.Events[i].Position = r.first + uint64(i)
+			t.add(r.first+uint64(i), r.call(i))
 		}
 		for i := range r.batch.Quarantine {
 			r.batch.Quarantine[i].Number = r.number + uint64(i)
 		}
 	}
+	t.mu.Unlock()
 	s.mu.Lock()
 	s.frames = frames
 	s.mu.Unlock()
 	s.last.Store(last)
 	answer(group, nil)
+}
+
+// index brings calls and index up to the last event. Where that fails for want of
+// space they stay behind, and the next attempt is after the next batch.
+func (w *writer) index() (done bool) {
+	s := w.s
+	if s.failure() != nil {
+		return false
+	}
+	if s.head.tail.n == 0 {
+		return true
+	}
+	if err := w.transact(s.head.tail.store); err != nil {
+		_ = w.judge(err)
+		return false
+	}
+	s.head.tail.clear()
+	return true
 }
 
 func answer(group []*request, err error) {
@@ -260,20 +287,19 @@ func (w *writer) fail(err error) error {
 
 // transact runs one writing transaction. The transaction is not run by Update,
 // so that a panic of bbolt's own clean-up does not leave its locks behind unseen.
-func (w *writer) transact(group []*request, dirty map[string]uint64) (last uint64, frames events.FrameCounts, err error) {
+func (w *writer) transact(put func(*bbolt.Tx) error) (err error) {
 	var tx *bbolt.Tx
 	err = guard(func() (err error) {
 		if tx, err = w.s.head.db.Begin(true); err != nil {
 			return err
 		}
-		last, frames, err = w.put(tx, group, dirty)
-		return err
+		return put(tx)
 	})
 	if err == nil {
 		id, size := tx.ID(), tx.Size()
 		if err = guard(tx.Commit); err == nil {
 			w.size = size
-			return last, frames, nil
+			return nil
 		}
 		err = &commitError{err, id}
 	}
@@ -281,14 +307,14 @@ func (w *writer) transact(group []*request, dirty map[string]uint64) (last uint6
 		rb := guard(tx.Rollback)
 		w.wedged = errors.Is(rb, store.ErrDamaged)
 	}
-	return 0, events.FrameCounts{}, err
+	return err
 }
 
+// put puts a group's records, totals and checkpoints; where its events are is the
+// tail's matter.
 func (w *writer) put(tx *bbolt.Tx, group []*request, dirty map[string]uint64) (uint64, events.FrameCounts, error) {
 	t := table{
 		events:     tx.Bucket(bucketEvents),
-		calls:      tx.Bucket(bucketCalls),
-		index:      tx.Bucket(bucketIndex),
 		quarantine: tx.Bucket(bucketQuarantine),
 		buf:        w.buf[:0],
 	}
@@ -301,7 +327,7 @@ func (w *writer) put(tx *bbolt.Tx, group []*request, dirty map[string]uint64) (u
 		r.first = last + 1
 		for i := range r.batch.Events {
 			last++
-			if err := t.putEvent(last, r.records.Event(i), r.call(i)); err != nil {
+			if err := t.putRecord(t.events, last, r.records.Event(i)); err != nil {
 				return 0, frames, err
 			}
 		}
@@ -337,41 +363,9 @@ func (w *writer) put(tx *bbolt.Tx, group []*request, dirty map[string]uint64) (u
 
 // table are the buckets of one writing transaction.
 type table struct {
-	events, calls, index, quarantine *bbolt.Bucket
+	events, quarantine *bbolt.Bucket
 
 	buf []byte // grows; bbolt keeps values, not keys, until the commit
-}
-
-func (t *table) putEvent(position uint64, body, call []byte) error {
-	if err := t.putRecord(t.events, position, body); err != nil {
-		return err
-	}
-	if len(call) == 0 {
-		return nil
-	}
-	var key [16]byte
-	binary.BigEndian.PutUint64(key[8:], position)
-	// A call's entry is written once: the number of its newest event is found in
-	// the index, so that the random pages of this bucket are touched once a call
-	// and not once an event.
-	if v := t.calls.Get(call); v != nil {
-		if len(v) != 16 {
-			return fmt.Errorf("%w: call entry of %d bytes", store.ErrDamaged, len(v))
-		}
-		copy(key[:8], v)
-	} else {
-		n, err := t.calls.NextSequence()
-		if err != nil {
-			return err
-		}
-		binary.BigEndian.PutUint64(key[:8], n)
-		from := len(t.buf)
-		t.buf = append(t.buf, key[:]...)
-		if err := t.calls.Put(call, t.buf[from:len(t.buf):len(t.buf)]); err != nil {
-			return err
-		}
-	}
-	return t.index.Put(key[:], nil)
 }
 
 func (t *table) putRecord(b *bbolt.Bucket, n uint64, body []byte) error {
@@ -383,11 +377,27 @@ func (t *table) putRecord(b *bbolt.Bucket, n uint64, body []byte) error {
 	return b.Put(key[:], t.buf[from:len(t.buf):len(t.buf)])
 }
 
-// close closes the file. After a panic of bbolt it may hold its own locks: then
-// the file is left to the end of the process, with its lock.
+// close writes what is left and closes the file. After a panic of bbolt it may hold
+// its own locks: then the file is left to the end of the process, with its lock.
+// What failed before Close is not Close's to say.
 func (w *writer) close() error {
+	before := w.s.failure()
+	w.commit()
+	w.index()
+	failed := w.s.failure()
 	if w.wedged {
-		return w.s.failed
+		return failed
 	}
-	return w.s.closeAll()
+	err := w.s.closeAll()
+	if before == nil {
+		err = errors.Join(failed, err)
+	}
+	return err
+}
+
+// failure is why nothing can be written any more.
+func (s *Store) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
 }

@@ -30,15 +30,20 @@ import (
 // FileName is the name of the log in its folder.
 const FileName = "callstate.db"
 
-// formatVersion is the version of the layout below. A newer one is refused.
-const formatVersion = 1
+// formatVersion is the version of the layout below. A newer one is refused. A file
+// of an earlier one is read as it is, and the one that is appended to is brought up
+// to this one.
+const (
+	formatVersion = 2
+	versionOfRuns = 2 // before it the index had an entry for every event, and was never behind
+)
 
 // The buckets. Numbers are 8 bytes, big-endian.
 var (
 	bucketMeta        = []byte("meta")        // "version", "id", "frames", "first", "made", "quarantined"
 	bucketEvents      = []byte("events")      // position → CRC32C of key and body, body
 	bucketCalls       = []byte("calls")       // callKey → the call's number, first position
-	bucketIndex       = []byte("index")       // call's number, position → nothing
+	bucketIndex       = []byte("index")       // call's number, position → positions that follow; sequence: how far it goes
 	bucketQuarantine  = []byte("quarantine")  // number → CRC32C of key and body, body
 	bucketCheckpoints = []byte("checkpoints") // name → position
 
@@ -71,6 +76,8 @@ type Options struct {
 	SegmentBytes int64
 	SegmentAge   time.Duration
 
+	maxTail int // for tests; 0 means the constant
+
 	disk  disk  // for tests; nil means the operating system's
 	start start // where a log that is made begins
 }
@@ -93,6 +100,7 @@ type Store struct {
 	flush        time.Duration
 	segmentBytes int64
 	segmentAge   time.Duration
+	maxTail      int
 	disk         disk
 
 	head     *segment                   // the file that is appended to; the writer's alone after Open
@@ -131,6 +139,7 @@ func Open(dir string, opts *Options) (*Store, error) {
 		flush:        opts.FlushInterval,
 		segmentBytes: opts.SegmentBytes,
 		segmentAge:   opts.SegmentAge,
+		maxTail:      cmp.Or(opts.maxTail, maxTail),
 		disk:         opts.disk,
 		appends:      make(chan *request),
 		touched:      make(chan struct{}, 1),
@@ -198,6 +207,9 @@ func (s *Store) open(opts *Options) error {
 	if err == nil {
 		err = s.loadSegments()
 	}
+	if err == nil && !s.readOnly {
+		err = s.upgrade()
+	}
 	if err != nil {
 		_ = guard(db.Close)
 	}
@@ -223,6 +235,26 @@ func (s *Store) loadSegments() error {
 	return s.loadBase()
 }
 
+// upgrade brings the file that is appended to up to this version's layout.
+func (s *Store) upgrade() error {
+	return guard(func() error {
+		var h header
+		err := s.head.db.View(func(tx *bbolt.Tx) (err error) {
+			h, err = readHeader(tx)
+			return err
+		})
+		if err != nil || h.version == formatVersion {
+			return err
+		}
+		return s.head.db.Update(func(tx *bbolt.Tx) error {
+			return errors.Join(
+				tx.Bucket(bucketIndex).SetSequence(s.Last()),
+				tx.Bucket(bucketMeta).Put(keyVersion, u64(formatVersion)),
+			)
+		})
+	})
+}
+
 // checkFile finds what bbolt would trip over.
 func checkFile(file *os.File, tx *bbolt.Tx) error {
 	fi, err := file.Stat()
@@ -242,6 +274,7 @@ type header struct {
 	first       uint64 // position of its first event
 	made        time.Time
 	quarantined uint64 // number of the last frame that was quarantined before it
+	indexed     uint64 // position of the last event that index and calls have
 }
 
 // readHeader checks that the file is a log that this version can read.
@@ -263,6 +296,7 @@ func readHeader(tx *bbolt.Tx) (h header, err error) {
 		}
 	}
 	h.version, h.id = binary.BigEndian.Uint64(version), string(id)
+	h.indexed = tx.Bucket(bucketIndex).Sequence()
 	h.first = 1
 	var made uint64
 	for key, into := range map[string]*uint64{string(keyFirst): &h.first, string(keyMade): &made, string(keyQuarantined): &h.quarantined} {
@@ -284,15 +318,12 @@ func (s *Store) loadTx(tx *bbolt.Tx) error {
 		return err
 	}
 	s.id, s.head.id, s.head.first, s.headMade = h.id, h.id, h.first, h.made
-	s.last.Store(h.first - 1)
 	meta := tx.Bucket(bucketMeta)
-	if k, _ := tx.Bucket(bucketEvents).Cursor().Last(); k != nil {
-		last, err := parseU64(k)
-		if err != nil {
-			return err
-		}
-		s.last.Store(last)
+	last, err := lastEvent(tx, h)
+	if err != nil {
+		return err
 	}
+	s.last.Store(last)
 	if v := meta.Get(keyFrames); v != nil {
 		frames, err := parseFrames(v)
 		if err != nil {
@@ -300,11 +331,25 @@ func (s *Store) loadTx(tx *bbolt.Tx) error {
 		}
 		s.frames = frames
 	}
-	return tx.Bucket(bucketCheckpoints).ForEach(func(k, v []byte) error {
+	err = tx.Bucket(bucketCheckpoints).ForEach(func(k, v []byte) error {
 		position, err := parseU64(v)
 		s.checkpoints[string(k)] = position
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return s.head.tail.load(tx, h)
+}
+
+// lastEvent returns the position of a file's last event, that before its first for
+// one without any.
+func lastEvent(tx *bbolt.Tx, h header) (uint64, error) {
+	k, _ := tx.Bucket(bucketEvents).Cursor().Last()
+	if k == nil {
+		return h.first - 1, nil
+	}
+	return parseU64(k)
 }
 
 // ID implements [store.Store].

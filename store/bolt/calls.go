@@ -10,7 +10,7 @@ import (
 )
 
 // Calls implements [store.Store]. A call may have events in several segments,
-// each of which names it in the same order.
+// each of which names it in the same order, and in what the index does not have yet.
 func (s *Store) Calls(ctx context.Context, account string, fn func(key events.CallKey, first, last uint64) error) error {
 	if err := s.gate.Enter(); err != nil {
 		return err
@@ -23,7 +23,8 @@ func (s *Store) Calls(ctx context.Context, account string, fn func(key events.Ca
 			p.prefix = appendAccountKey(nil, account)
 		}
 		p.seek = bytes.Clone(p.prefix)
-		pagers = append(pagers, p)
+		tail := &callPager{page: g.tail.entries(p.prefix)}
+		pagers = append(pagers, p, tail)
 	}
 	for {
 		var least *callEntry
@@ -41,7 +42,7 @@ func (s *Store) Calls(ctx context.Context, account string, fn func(key events.Ca
 			case c < 0:
 				least, last, turn = e, e.last, append(turn[:0], p)
 			case c == 0: // the same call further on
-				last, turn = e.last, append(turn, p)
+				last, turn = max(last, e.last), append(turn, p)
 			}
 		}
 		if least == nil {

@@ -111,7 +111,7 @@ func (p *filePass) body(r ref) ([]byte, error) {
 
 // meet compares an event with the index.
 func (p *filePass) meet(ev *events.Event) {
-	if p.indexed == nil || ev.Key().IsZero() {
+	if p.indexed == nil || ev.Key().IsZero() || ev.Position > p.w.indexed {
 		return
 	}
 	p.entries++

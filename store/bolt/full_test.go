@@ -8,6 +8,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/callstate/callstate/store"
 )
@@ -27,6 +28,7 @@ func (l *life) liveOn(batches int, space func()) error {
 			if err == nil || !outOfSpace(err) {
 				return err
 			}
+			synctest.Wait() // for the index
 			space()
 			err = do()
 		}
@@ -160,7 +162,7 @@ func TestSyncFailsOnce(t *testing.T) {
 				l.d.mendAll()
 				return
 			}
-			if err != nil && failed && l.s.failedWith() != nil {
+			if err != nil && failed && !l.closed && l.s.failure() != nil {
 				refused++
 				stillRefused(t, l, at)
 			}
@@ -181,19 +183,13 @@ func TestSyncFailsOnce(t *testing.T) {
 	t.Logf("%d failed syncs ended the store", refused)
 }
 
-func (s *Store) failedWith() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.failed
-}
-
 // stillRefused checks that a store that failed stays so when the disk works again.
 func stillRefused(t *testing.T, l *life, at int) {
 	t.Helper()
 	l.d.mendAll()
 	last := l.s.Last()
 	for range 3 {
-		if err := l.s.Append(context.Background(), batchOf(1)); !errors.Is(err, l.s.failedWith()) {
+		if err := l.s.Append(context.Background(), batchOf(1)); !errors.Is(err, l.s.failure()) {
 			t.Errorf("sync failed at operation %d, then append: %v", at, err)
 		}
 	}
@@ -228,7 +224,7 @@ func TestDiskFullSaidTooLate(t *testing.T) {
 			return nil
 		}
 		err := l.append()
-		if err == nil || errors.Is(err, store.ErrFull) || l.s.failedWith() == nil {
+		if err == nil || errors.Is(err, store.ErrFull) || l.s.failure() == nil {
 			t.Errorf("append: %v", err)
 		}
 		stillRefused(t, l, len(l.d.ops))

@@ -350,6 +350,9 @@ func (s *wreckage) readFile(ctx context.Context, f wreckFile, end uint64, to sur
 	if end == 0 {
 		end = max(w.most, s.next-1)
 	}
+	if last := w.lastEvent(); !isHead && len(w.bad) == 0 && w.indexed < last {
+		w.damage("bucket index: it goes on to event %d, the events to %d", w.indexed, last)
+	}
 	p := &filePass{s: s, w: w, to: to, file: file}
 	if len(w.bad) == 0 {
 		p.indexed = map[string]uint64{}

@@ -32,6 +32,7 @@ type life struct {
 	d   *simDisk
 	s   *Store
 
+	closed   bool            // be it with an error
 	n        int             // events made so far
 	batches  []*events.Batch // as they were appended; the last one may not be answered
 	answered int
@@ -41,7 +42,7 @@ type life struct {
 	checks   []uint64
 }
 
-var lifeOptions = Options{SegmentBytes: 40 << 10, SegmentAge: -1}
+var lifeOptions = Options{SegmentBytes: 40 << 10, SegmentAge: -1, maxTail: 25}
 
 func newLife(t *testing.T, dir string) *life {
 	return &life{t: t, dir: dir, d: newSimDisk(t, dir), snaps: map[uint64]string{}, bases: map[uint64]string{}}
@@ -68,7 +69,7 @@ func (l *life) open() error {
 	o.disk = l.d
 	s, err := Open(l.dir, &o)
 	if err == nil {
-		l.s = s
+		l.s, l.closed = s, false
 	}
 	return err
 }
@@ -161,8 +162,7 @@ func (l *life) run(batches int) error {
 			err = l.drop()
 		}
 		if err == nil && i == batches/2 {
-			if err = l.s.Close(); err == nil {
-				l.d.settled(l.answered)
+			if err = l.close(); err == nil {
 				err = l.open()
 			}
 		}
@@ -170,11 +170,17 @@ func (l *life) run(batches int) error {
 			return err
 		}
 	}
-	if err := l.s.Close(); err != nil {
-		return err
+	return l.close()
+}
+
+func (l *life) close() error {
+	err := l.s.Close()
+	l.closed = true
+	l.d.closed()
+	if err == nil {
+		l.d.settled(l.answered)
 	}
-	l.d.settled(l.answered)
-	return nil
+	return err
 }
 
 // bubble runs fn where the store's timers need no waiting for.

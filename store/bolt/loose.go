@@ -37,10 +37,13 @@ func (w *wreck) takeLoose(k, v []byte, at int64, isFree bool) {
 			event: err == nil && ev.ID != "", // a quarantined frame has none
 			free:  isFree,
 		})
-	case len(k) == 16 && len(v) == 0:
-		number, position, _ := parseIndexKey(k)
-		if _, known := w.index[position]; !known {
-			w.index[position] = number
+	case isIndexKey(k):
+		number, _, _ := parseIndexKey(k)
+		run, _, _ := parseRun(nil, number, k, v)
+		for _, position := range run {
+			if _, known := w.index[position]; !known {
+				w.index[position] = number
+			}
 		}
 	case len(v) == 16 && !isBucketName(k):
 		if number, first, err := parseCall(v); err == nil {
@@ -62,6 +65,10 @@ func (w *wreck) takeLoose(k, v []byte, at int64, isFree bool) {
 	}
 }
 
+// isIndexKey tells a key of the index from that of a call, which does not begin with
+// two zeros: numbers of calls are small.
+func isIndexKey(k []byte) bool { return len(k) == 16 && k[0] == 0 && k[1] == 0 }
+
 func isBucketName(k []byte) bool {
 	return slices.ContainsFunc(allBuckets, func(name []byte) bool { return string(name) == string(k) })
 }
@@ -73,10 +80,7 @@ func isBucketName(k []byte) bool {
 func (w *wreck) settle() {
 	w.events = w.withLoose(w.events, true)
 	w.frames = w.withLoose(w.frames, false)
-	w.most = w.head.first - min(w.head.first, 1)
-	if n := len(w.events); n > 0 {
-		w.most = w.events[n-1].n
-	}
+	w.most = w.lastEvent()
 	if w.harmed || w.metas < 2 || !w.found[string(bucketEvents)] {
 		spoken := append(slices.Collect(maps.Keys(w.index)), w.spoken...)
 		slices.Sort(spoken)

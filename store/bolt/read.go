@@ -67,63 +67,97 @@ func (s *Store) ReadCall(ctx context.Context, key events.CallKey, fn func(*event
 	if key.IsZero() {
 		return nil
 	}
+	raw := appendCallKey(nil, key)
+	if len(raw) > bbolt.MaxKeySize {
+		return nil
+	}
 	last := s.Last()
 	for _, g := range s.segments() {
-		if err := s.readCallIn(ctx, g, key, last, fn); err != nil {
+		if err := s.readCallIn(ctx, g, key, raw, last, fn); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// readCallIn reads a call's events of one segment.
-func (s *Store) readCallIn(ctx context.Context, g *segment, key events.CallKey, last uint64, fn func(*events.Event) error) error {
-	for from := uint64(0); ; {
+// readCallIn reads a call's events of one segment. Together with an error of the
+// index it reads those before the damage.
+func (s *Store) readCallIn(ctx context.Context, g *segment, key events.CallKey, raw []byte, last uint64, fn func(*events.Event) error) error {
+	var positions []uint64
+	var damage error
+	recent := g.tail.of(raw)
+	for begun := false; !begun || len(positions) > 0; {
 		var evs []events.Event
-		err := s.view(g, func(tx *bbolt.Tx) error {
-			positions, found := positionsOf(tx, key, from, last)
-			evs = make([]events.Event, 0, len(positions))
-			c := tx.Bucket(bucketEvents).Cursor()
-			for _, pos := range positions {
-				k, v := c.Seek(u64(pos))
-				e, err := parseEvent(pos, k, v)
-				if err == nil && e.Key() != key { // the index has no checksums
-					err = fmt.Errorf("%w: event %d is not of the call that the index says", store.ErrDamaged, pos)
-				}
-				if err != nil {
-					return err
-				}
-				evs = append(evs, e)
+		err := s.view(g, func(tx *bbolt.Tx) (err error) {
+			if !begun {
+				begun = true
+				positions, damage = positionsOf(tx, recent, raw, last)
 			}
-			return found
+			n := min(len(positions), chunk)
+			evs, err = eventsAt(tx, key, positions[:n])
+			positions = positions[n:]
+			return err
 		})
 		if err := each(ctx, evs, fn); err != nil {
 			return err
 		}
-		if err != nil || len(evs) < chunk {
+		if err != nil {
 			return err
 		}
-		from = evs[len(evs)-1].Position + 1
 	}
+	return s.explainRead(damage)
 }
 
-// positionsOf returns where a call's events stand, in between two positions and at
-// most a chunk of them, together with an error those before the damage.
-func positionsOf(tx *bbolt.Tx, key events.CallKey, from, last uint64) ([]uint64, error) {
-	number, first, err := findCall(tx, key)
-	if err != nil || number == 0 {
+// eventsAt reads a call's events, together with an error those before the damage.
+func eventsAt(tx *bbolt.Tx, key events.CallKey, positions []uint64) ([]events.Event, error) {
+	if len(positions) == 0 {
+		return nil, nil
+	}
+	evs := make([]events.Event, 0, len(positions))
+	c := tx.Bucket(bucketEvents).Cursor()
+	for _, pos := range positions {
+		k, v := c.Seek(u64(pos))
+		e, err := parseEvent(pos, k, v)
+		if err == nil && e.Key() != key { // the index has no checksums
+			err = fmt.Errorf("%w: event %d is not of the call that the index says", store.ErrDamaged, pos)
+		}
+		if err != nil {
+			return evs, err
+		}
+		evs = append(evs, e)
+	}
+	return evs, nil
+}
+
+// positionsOf returns where a call's events stand, through the position last and in
+// order: those of the index and, after them, of the tail as it was before the
+// transaction. With an error come those before the damage.
+func positionsOf(tx *bbolt.Tx, recent []uint64, call []byte, last uint64) ([]uint64, error) {
+	number, first, err := findCall(tx, call)
+	if err != nil {
 		return nil, err
 	}
-	positions := make([]uint64, 0, 16)
-	c := tx.Bucket(bucketIndex).Cursor()
-	for k, _ := c.Seek(indexKey(number, max(from, first))); len(positions) < chunk; k, _ = c.Next() {
-		n, pos, err := parseIndexKey(k)
-		if err != nil || n != number || pos > last {
-			return positions, err
+	positions := make([]uint64, 0, 32)
+	if number != 0 {
+		c := tx.Bucket(bucketIndex).Cursor()
+		for k, v := c.Seek(indexKey(number, first)); k != nil; k, v = c.Next() {
+			all, same, err := parseRun(positions, number, k, v)
+			if err != nil {
+				return positions, err
+			}
+			if !same {
+				break
+			}
+			positions = all
 		}
-		positions = append(positions, pos)
 	}
-	return positions, nil
+	for _, pos := range recent {
+		if n := len(positions); n == 0 || positions[n-1] < pos {
+			positions = append(positions, pos)
+		}
+	}
+	end, _ := slices.BinarySearch(positions, last+1)
+	return positions[:end], nil
 }
 
 // HasCall implements [store.Store].
@@ -135,10 +169,17 @@ func (s *Store) HasCall(key events.CallKey) (found bool, err error) {
 	if key.IsZero() {
 		return false, nil
 	}
+	raw := appendCallKey(nil, key)
+	if len(raw) > bbolt.MaxKeySize {
+		return false, nil
+	}
 	// A call that is asked for is most often a recent one.
 	for _, g := range slices.Backward(s.segments()) {
+		if found = len(g.tail.of(raw)) > 0; found {
+			break
+		}
 		err = s.view(g, func(tx *bbolt.Tx) error {
-			number, _, err := findCall(tx, key)
+			number, _, err := findCall(tx, raw)
 			found = number != 0
 			return err
 		})
@@ -212,13 +253,9 @@ func each(ctx context.Context, evs []events.Event, fn func(*events.Event) error)
 	return nil
 }
 
-// findCall returns a number of 0 for a call that the log does not hold.
-func findCall(tx *bbolt.Tx, key events.CallKey) (number, first uint64, err error) {
-	k := appendCallKey(nil, key)
-	if len(k) > bbolt.MaxKeySize {
-		return 0, 0, nil
-	}
-	v := tx.Bucket(bucketCalls).Get(k)
+// findCall returns a number of 0 for a call that the index does not have.
+func findCall(tx *bbolt.Tx, call []byte) (number, first uint64, err error) {
+	v := tx.Bucket(bucketCalls).Get(call)
 	if v == nil {
 		return 0, 0, nil
 	}
@@ -247,19 +284,21 @@ func parseIndexKey(k []byte) (number, position uint64, err error) {
 	return binary.BigEndian.Uint64(k), binary.BigEndian.Uint64(k[8:]), nil
 }
 
-// lastOf returns the position of a call's newest event.
+// lastOf returns the position of the newest event of a call that the index has.
 func lastOf(index *bbolt.Cursor, number uint64) (uint64, error) {
-	k, _ := index.Seek(indexKey(number, math.MaxUint64))
-	if k == nil {
-		k, _ = index.Last()
-	} else {
-		k, _ = index.Prev()
+	newest := index.Prev
+	if k, _ := index.Seek(indexKey(number, math.MaxUint64)); k == nil {
+		newest = index.Last
 	}
-	n, position, err := parseIndexKey(k)
-	if err == nil && n != number {
+	k, v := newest()
+	positions, same, err := parseRun(nil, number, k, v)
+	if err == nil && !same {
 		err = fmt.Errorf("%w: call number %d has no event", store.ErrDamaged, number)
 	}
-	return position, err
+	if err != nil {
+		return 0, err
+	}
+	return positions[len(positions)-1], nil
 }
 
 func parseEvent(position uint64, k, v []byte) (events.Event, error) {

@@ -30,6 +30,7 @@ func sealedName(first uint64) string { return fmt.Sprintf("callstate-%020d.db", 
 type segment struct {
 	first uint64 // position of its first event
 	id    string // of the log, checked when a sealed one is opened
+	tail  tail   // of the one that is appended to; the index of a sealed one has all
 
 	mu      sync.RWMutex // held for reading while a transaction reads
 	path    string
@@ -102,6 +103,12 @@ func (g *segment) check(file *os.File, tx *bbolt.Tx) error {
 	h, err := readHeader(tx)
 	if err == nil && (h.id != g.id || h.first != g.first) {
 		err = fmt.Errorf("%w: it is of log %s from event %d on", store.ErrForeign, h.id, h.first)
+	}
+	if err == nil && h.version >= versionOfRuns {
+		var last uint64
+		if last, err = lastEvent(tx, h); err == nil && h.indexed != last {
+			err = fmt.Errorf("%w: the index goes on to event %d, the file ends with %d", store.ErrDamaged, h.indexed, last)
+		}
 	}
 	return err
 }

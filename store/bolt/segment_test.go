@@ -21,10 +21,11 @@ import (
 // everyBatch begins a new file after each batch.
 var everyBatch = &Options{SegmentBytes: 1, SegmentAge: -1}
 
-// TestStoreOfManyFiles is the suite on a log of as many files as it may fill.
+// TestStoreOfManyFiles is the suite on a log of as many files as it may fill, with an
+// index that is often behind and often catches up.
 func TestStoreOfManyFiles(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, dir string) store.Store {
-		return mustOpen(t, dir, &Options{SegmentBytes: 64 << 10})
+		return mustOpen(t, dir, &Options{SegmentBytes: 64 << 10, maxTail: 8})
 	})
 }
 

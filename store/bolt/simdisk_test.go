@@ -266,6 +266,16 @@ func (d *simDisk) mend(f *simFile) {
 	f.good, d.broken = 0, nil
 }
 
+// closed forgets a file that was closed while it could not be synced.
+func (d *simDisk) closed() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.broken != nil {
+		syscall.Close(d.broken.good)
+		d.broken.good, d.broken = 0, nil
+	}
+}
+
 // mendAll lets what failed succeed again.
 func (d *simDisk) mendAll() {
 	d.mu.Lock()

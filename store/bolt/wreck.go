@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 
 	"github.com/callstate/callstate/events"
@@ -40,6 +41,7 @@ type wreck struct {
 	lastFrame      uint64             // the same of the quarantine
 	calls          map[string]callRef // by key in stored form
 	index          map[uint64]uint64  // position → number of its call
+	indexed        uint64             // position of the last event that index and calls have
 	loose          []looseRef
 }
 
@@ -200,6 +202,19 @@ func (w *wreck) readTrees() {
 	if w.found[string(bucketMeta)] && (!w.said[string(keyVersion)] || !w.said[string(keyID)] || three%3 != 0) {
 		w.damage("bucket meta: an entry is missing")
 	}
+	if w.head.version < versionOfRuns {
+		w.indexed = math.MaxUint64
+	} else if last := w.lastEvent(); w.indexed > last {
+		w.damage("bucket index: it goes on to event %d, the events to %d", w.indexed, last)
+	}
+}
+
+// lastEvent is the position of the last record, that before the first without any.
+func (w *wreck) lastEvent() uint64 {
+	if n := len(w.events); n > 0 {
+		return w.events[n-1].n
+	}
+	return w.head.first - min(w.head.first, 1)
 }
 
 // takeBucket reads a bucket from its entry: page of its root and sequence, and
@@ -215,6 +230,9 @@ func (w *wreck) takeBucket(k, v []byte, at int64) {
 	w.found[string(k)] = true
 	if string(k) == string(bucketQuarantine) {
 		w.lastFrame = binary.NativeEndian.Uint64(v[8:])
+	}
+	if string(k) == string(bucketIndex) {
+		w.indexed = binary.NativeEndian.Uint64(v[8:])
 	}
 	if root := binary.NativeEndian.Uint64(v); root != 0 {
 		w.walk(root, string(k), take)
@@ -282,13 +300,19 @@ func (w *wreck) takeCall(k, v []byte, _ int64) {
 	w.calls[string(k)] = callRef{number, first}
 }
 
-func (w *wreck) takeIndex(k, _ []byte, _ int64) {
-	number, position, err := parseIndexKey(k)
+func (w *wreck) takeIndex(k, v []byte, _ int64) {
+	number, _, err := parseIndexKey(k)
+	var run []uint64
+	if err == nil {
+		run, _, err = parseRun(nil, number, k, v)
+	}
 	if err != nil {
 		w.damage("bucket index: an entry")
 		return
 	}
-	w.index[position] = number
+	for _, position := range run {
+		w.index[position] = number
+	}
 }
 
 func (w *wreck) takeCheckpoint(k, v []byte, _ int64) {
