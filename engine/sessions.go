@@ -123,6 +123,7 @@ func (k *correlator) sessionTold(s *session, o *SessionObservation) disposition 
 			p := o.Stats
 			p.Session = s.id
 			p.JitterMs, p.RoundTripMs, p.MOS = finite(p.JitterMs), finite(p.RoundTripMs), finite(p.MOS)
+			p.SentLoss, p.SentJitterMs = finite(p.SentLoss), finite(p.SentJitterMs)
 			k.emitOf(s, &p)
 		}
 	case SessionEnded:

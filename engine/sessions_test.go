@@ -189,7 +189,7 @@ func TestLegThatIsGoneTakesItsSessionAlong(t *testing.T) {
 func TestSessionIsToldOnce(t *testing.T) {
 	s := newStory(t, Policies{})
 	s.leg(incoming("b", "a", anna, "380"))
-	stats := s.told(SessionObservation{Kind: SessionStats, Session: "b", Stats: events.WebRTCStats{PacketsReceived: 500, JitterMs: math.NaN(), MOS: 4.4}})
+	stats := s.told(SessionObservation{Kind: SessionStats, Session: "b", Stats: events.WebRTCStats{PacketsReceived: 500, JitterMs: math.NaN(), SentLoss: math.NaN(), SentJitterMs: math.Inf(1), MOS: 4.4}})
 	inputs := []Input{
 		s.told(SessionObservation{Kind: SessionRegistered}),
 		s.told(rings("b")), s.told(ice("b", "new")), s.told(dialog("b", events.DialogActive)),
@@ -207,6 +207,11 @@ func TestSessionIsToldOnce(t *testing.T) {
 	q := s.steps[len(s.steps)-1].Result.Call.WebRTC.Quality
 	if d := cmp.Diff(&cti.Quality{PacketsReceived: 500, MOS: 4.4}, q); d != "" {
 		t.Errorf("quality (-want +got):\n%s", d)
+	}
+	for _, ev := range s.evs {
+		if p, ok := ev.Data.(*events.WebRTCStats); ok && (p.SentLoss != 0 || p.SentJitterMs != 0) {
+			t.Errorf("no numbers were told as %+v", p)
+		}
 	}
 	if f := s.o.Frames(); !f.Reconciles() || f.Duplicates != 6 {
 		t.Errorf("frames: %+v", f)

@@ -260,8 +260,11 @@ type (
 		PacketsSent     int64   `json:"packetsSent,omitempty" wire:"7"`
 		BytesReceived   int64   `json:"bytesReceived,omitempty" wire:"8"`
 		BytesSent       int64   `json:"bytesSent,omitempty" wire:"9"`
-		Codec           string  `json:"codec,omitempty" wire:"10"` // "opus", "PCMU", "PCMA"
-		Final           bool    `json:"final,omitempty" wire:"11"` // the last ones
+		Codec           string  `json:"codec,omitempty" wire:"10"`           // "opus", "PCMU", "PCMA"
+		Final           bool    `json:"final,omitempty" wire:"11"`           // the last ones
+		PacketsSentLost int64   `json:"packetsSentLost,omitempty" wire:"12"` // of packetsSent, by the far end's reports (RFC 3550, 6.4.1)
+		SentLoss        float64 `json:"sentLoss,omitempty" wire:"13"`        // 0 to 1, of what was sent between its last two reports
+		SentJitterMs    float64 `json:"sentJitterMs,omitempty" wire:"14"`    // of what was sent, as it arrives there
 	}
 	// WebRTCSessionEnded is the session's end; it does not end the call.
 	WebRTCSessionEnded struct {

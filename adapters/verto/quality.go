@@ -10,15 +10,15 @@ import (
 
 // stats returns the figures of this attempt.
 func (p *peer) stats() events.WebRTCStats {
-	in, out := p.in.figures(), p.out.figures()
-	roundTrip := time.Duration(p.reports.roundTrip.Load())
-	if roundTrip == 0 { // no report of the far end yet
-		roundTrip = p.iceRoundTrip()
+	in, out, far := p.in.figures(), p.out.figures(), p.reports.figures()
+	if far.roundTrip == 0 { // no report of the far end yet
+		far.roundTrip = p.iceRoundTrip()
 	}
 	return events.WebRTCStats{
 		PacketsReceived: in.packets, PacketsLost: max(0, in.lost), BytesReceived: in.bytes,
 		PacketsSent: out.packets, BytesSent: out.bytes,
-		JitterMs: milliseconds(in.jitter), RoundTripMs: milliseconds(roundTrip),
+		JitterMs: milliseconds(in.jitter), RoundTripMs: milliseconds(far.roundTrip),
+		PacketsSentLost: max(0, far.lost), SentLoss: far.fraction, SentJitterMs: milliseconds(far.jitter),
 		Codec: codecName(out.mime),
 	}
 }
@@ -63,6 +63,7 @@ func total(before, now events.WebRTCStats) events.WebRTCStats {
 	now.BytesReceived += before.BytesReceived
 	now.PacketsSent += before.PacketsSent
 	now.BytesSent += before.BytesSent
+	now.PacketsSentLost += before.PacketsSentLost
 	if now.Codec == "" {
 		now.Codec = before.Codec
 	}

@@ -33,10 +33,10 @@ func TestEstimateMOS(t *testing.T) {
 
 func TestTotalAddsAttempts(t *testing.T) {
 	got := total(
-		events.WebRTCStats{PacketsReceived: 1, PacketsLost: 2, BytesReceived: 3, PacketsSent: 4, BytesSent: 5, JitterMs: 9, Codec: "opus"},
-		events.WebRTCStats{PacketsReceived: 10, PacketsLost: 20, BytesReceived: 30, PacketsSent: 40, BytesSent: 50, JitterMs: 1},
+		events.WebRTCStats{PacketsReceived: 1, PacketsLost: 2, BytesReceived: 3, PacketsSent: 4, BytesSent: 5, PacketsSentLost: 6, JitterMs: 9, SentLoss: 0.5, SentJitterMs: 9, Codec: "opus"},
+		events.WebRTCStats{PacketsReceived: 10, PacketsLost: 20, BytesReceived: 30, PacketsSent: 40, BytesSent: 50, PacketsSentLost: 60, JitterMs: 1, SentLoss: 0.25, SentJitterMs: 2},
 	)
-	want := events.WebRTCStats{PacketsReceived: 11, PacketsLost: 22, BytesReceived: 33, PacketsSent: 44, BytesSent: 55, JitterMs: 1, Codec: "opus"}
+	want := events.WebRTCStats{PacketsReceived: 11, PacketsLost: 22, BytesReceived: 33, PacketsSent: 44, BytesSent: 55, PacketsSentLost: 66, JitterMs: 1, SentLoss: 0.25, SentJitterMs: 2, Codec: "opus"}
 	if got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}

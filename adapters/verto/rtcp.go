@@ -2,7 +2,7 @@ package verto
 
 import (
 	"math/rand/v2"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/pion/rtcp"
@@ -21,7 +21,16 @@ type reports struct {
 
 	left int // frames until the next report; of the pacer's goroutine
 
-	roundTrip atomic.Int64 // in nanoseconds, by the far end's last report; 0: none yet
+	mu  sync.Mutex // guards what follows
+	far farFigures
+}
+
+// farFigures are how the far end hears us, by its last report.
+type farFigures struct {
+	roundTrip time.Duration // 0: none yet
+	lost      int64         // of all that we sent; below 0 with more duplicates than losses
+	fraction  float64       // lost of what was sent between its last two reports
+	jitter    time.Duration
 }
 
 // rtcpWriter is a PeerConnection.
@@ -102,15 +111,30 @@ func (r *reports) ofOurs(now time.Time, packet rtcp.Packet) {
 	case *rtcp.ReceiverReport:
 		blocks = packet.Reports
 	}
-	ssrc := r.out.figures().ssrc
+	out := r.out.figures()
 	for i := range blocks {
-		if blocks[i].SSRC != ssrc {
-			continue
-		}
-		if d, ok := roundTrip(r.ntp(now), &blocks[i]); ok {
-			r.roundTrip.Store(int64(d))
+		if blocks[i].SSRC == out.ssrc && out.rate > 0 {
+			r.heard(now, &blocks[i], out.rate)
 		}
 	}
+}
+
+func (r *reports) heard(now time.Time, block *rtcp.ReceptionReport, rate uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d, ok := roundTrip(r.ntp(now), block); ok {
+		r.far.roundTrip = d
+	}
+	r.far.lost = int64(int32(block.TotalLost<<8) >> 8) // 24 bits with a sign
+	r.far.fraction = float64(block.FractionLost) / 256
+	r.far.jitter = time.Duration(block.Jitter) * time.Second / time.Duration(rate)
+}
+
+// figures returns how the far end hears us.
+func (r *reports) figures() farFigures {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.far
 }
 
 // ofTheirs takes RTCP about what comes in.

@@ -85,6 +85,27 @@ func TestReports(t *testing.T) {
 	}
 }
 
+func TestReportsOfTheFarEnd(t *testing.T) {
+	began := time.Now()
+	r := newReports(began, new(written), "call", new(inbound), &sent{ssrc: 7, rate: 8000, packets: 100})
+	now := began.Add(time.Minute)
+	block := rtcp.ReceptionReport{
+		SSRC: 7, FractionLost: 64, TotalLost: 12, Jitter: 40,
+		LastSenderReport: ntpMiddle(r.ntp(began.Add(58 * time.Second))), Delay: 3 << 15,
+	}
+	r.ofOurs(now, &rtcp.ReceiverReport{SSRC: 9, Reports: []rtcp.ReceptionReport{{SSRC: 8, TotalLost: 1}, block}})
+	want := farFigures{roundTrip: 500 * time.Millisecond, lost: 12, fraction: 0.25, jitter: 5 * time.Millisecond}
+	if got := r.figures(); got.roundTrip.Round(time.Millisecond) != want.roundTrip || got.lost != want.lost || got.fraction != want.fraction || got.jitter != want.jitter {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	before := r.figures().roundTrip
+	block.TotalLost, block.FractionLost, block.LastSenderReport = 1<<24-2, 0, 0
+	r.ofOurs(now, &rtcp.SenderReport{SSRC: 9, Reports: []rtcp.ReceptionReport{block}})
+	if got := r.figures(); got.lost != -2 || got.fraction != 0 || got.roundTrip != before {
+		t.Errorf("of a report that answers none: %+v", got)
+	}
+}
+
 // RFC 3550, 6.2 and A.7: five seconds less the compensation, give or take a half.
 func TestReportsAreSentNowAndThen(t *testing.T) {
 	pc := new(written)
@@ -151,7 +172,7 @@ func TestReportsBetweenPeers(t *testing.T) {
 			p.out.tick(1, 0)
 			p.reports.tick(p.reports.left, 0)
 		}
-		if a.reports.roundTrip.Load() > 0 && b.reports.roundTrip.Load() > 0 && a.stats().PacketsReceived > 10 {
+		if a.reports.figures().roundTrip > 0 && b.reports.figures().roundTrip > 0 && a.stats().PacketsReceived > 10 {
 			break
 		}
 	}

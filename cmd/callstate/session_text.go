@@ -33,10 +33,14 @@ func sessionText(p events.Payload) (string, bool) {
 	case *events.WebRTCVideoStarted:
 		return join("session", shortID(p.Session)), true
 	case *events.WebRTCStats:
-		return qualityText(&cti.Quality{
+		s := qualityText(&cti.Quality{
 			Codec: p.Codec, PacketsReceived: p.PacketsReceived, PacketsSent: p.PacketsSent, PacketsLost: p.PacketsLost,
 			JitterMs: p.JitterMs, RoundTripMs: p.RoundTripMs, MOS: p.MOS,
-		}), true
+		})
+		if p.PacketsSentLost > 0 || p.SentJitterMs > 0 {
+			s += fmt.Sprintf("; the far end lost %d, lately %.0f%%, jitter %.1f ms", p.PacketsSentLost, 100*p.SentLoss, p.SentJitterMs)
+		}
+		return s, true
 	case *events.WebRTCSessionEnded:
 		s := join("session", shortID(p.Session), p.Reason, p.Cause)
 		if p.By != "" {
