@@ -209,7 +209,7 @@ func TestSessionIsToldOnce(t *testing.T) {
 		t.Errorf("quality (-want +got):\n%s", d)
 	}
 	for _, ev := range s.evs {
-		if p, ok := ev.Data.(*events.WebRTCStats); ok && (p.SentLoss != 0 || p.SentJitterMs != 0) {
+		if p, ok := ev.Payload.(*events.WebRTCStats); ok && (p.SentLoss != 0 || p.SentJitterMs != 0) {
 			t.Errorf("no numbers were told as %+v", p)
 		}
 	}
