@@ -48,6 +48,17 @@ func (o *observed) ended(t *testing.T, id string) (engine.SessionObservation, ev
 	return last, stats
 }
 
+// place calls 1002 and waits until it has answered.
+func place(t *testing.T, p *verto.Phone, o *observed) string {
+	t.Helper()
+	id, err := p.Call(t.Context(), "1002")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.reaches(t, id, events.DialogActive)
+	return id
+}
+
 // ring calls the account and waits until its phone rings.
 func ring(t *testing.T, s *vertotest.Server, o *observed, c vertotest.Call) *vertotest.Leg {
 	t.Helper()
@@ -191,11 +202,7 @@ func TestDigitsBothWays(t *testing.T) {
 		})
 	})
 	o.registered(t)
-	id, err := p.Call(t.Context(), "1002")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.reaches(t, id, events.DialogActive)
+	id := place(t, p, o)
 	flows(t, o, s.Leg(id))
 	for _, digits := range []string{"12#", "3@100+W4"} {
 		if err := p.SendDTMF(t.Context(), id, digits); err != nil {

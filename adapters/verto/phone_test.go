@@ -211,13 +211,9 @@ func TestPlacedCall(t *testing.T) {
 	s := newServer(t, vertotest.Options{})
 	p, o, stop := start(t, quick(s.URL()), verto.User{})
 	o.registered(t)
-	id, err := p.Call(t.Context(), "1002")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.reaches(t, id, events.DialogActive)
+	id := place(t, p, o)
 	leg := s.Leg(id)
-	o.until(t, "media both ways", func() bool { c := leg.Counts(); return c.Received > 10 && c.Sent > 10 })
+	flows(t, o, leg)
 	if err := p.Hold(t.Context(), id); err != nil {
 		t.Error(err)
 	}
@@ -264,7 +260,7 @@ func TestReceivedCallReattached(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.reaches(t, leg.ID(), events.DialogActive)
-	o.until(t, "media both ways", func() bool { c := leg.Counts(); return c.Received > 10 && c.Sent > 10 })
+	flows(t, o, leg)
 	s.Drop(account)
 	o.until(t, "taken up again", func() bool {
 		states := o.states(leg.ID(), events.LayerDialog)
@@ -484,13 +480,9 @@ func TestDeadMediaIsNoHangup(t *testing.T) {
 	s := newServer(t, vertotest.Options{})
 	p, o, _ := start(t, quick(s.URL()), verto.User{})
 	o.registered(t)
-	id, err := p.Call(t.Context(), "1002")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.reaches(t, id, events.DialogActive)
+	id := place(t, p, o)
 	leg := s.Leg(id)
-	o.until(t, "media both ways", func() bool { c := leg.Counts(); return c.Received > 5 && c.Sent > 5 })
+	flows(t, o, leg)
 	leg.CloseDTLS()
 	o.until(t, "DTLS closed", func() bool { return slices.Contains(o.states(id, events.LayerDTLS), "closed") })
 	if err := p.SendDTMF(t.Context(), id, "1"); err != nil {
@@ -570,11 +562,7 @@ func TestDisplacedPhoneStops(t *testing.T) {
 	user := verto.User{Login: account, Password: password, SessID: "5e000000-0000-4000-8000-00000000000a"}
 	p, first, stop := start(t, quick(s.URL()), user)
 	first.registered(t)
-	id, err := p.Call(t.Context(), "1002")
-	if err != nil {
-		t.Fatal(err)
-	}
-	first.reaches(t, id, events.DialogActive)
+	id := place(t, p, first)
 	_, second, _ := start(t, quick(s.URL()), user)
 	first.reaches(t, id, "ended: "+events.SessionDisplaced)
 	second.reaches(t, id, events.DialogActive)
@@ -593,11 +581,7 @@ func TestFiguresAreToldAgainAndAgain(t *testing.T) {
 	cfg.StatsInterval = verto.Duration(40 * time.Millisecond)
 	p, o, _ := start(t, cfg, verto.User{})
 	o.registered(t)
-	id, err := p.Call(t.Context(), "1002")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.reaches(t, id, events.DialogActive)
+	id := place(t, p, o)
 	leg := s.Leg(id)
 	o.until(t, "media", func() bool { return leg.Counts().Received > 5 })
 	s.Drop(account)
@@ -715,7 +699,7 @@ func TestFileIsPlayed(t *testing.T) {
 	}
 	o.reaches(t, id, events.DialogActive)
 	leg := s.Leg(id)
-	o.until(t, "media", func() bool { c := leg.Counts(); return c.Received > 10 && c.Sent > 10 })
+	flows(t, o, leg)
 	if err := p.Hangup(t.Context(), id, ""); err != nil {
 		t.Error(err)
 	}
@@ -733,13 +717,9 @@ func TestMediaFindsAnotherWay(t *testing.T) {
 	s := newServer(t, vertotest.Options{})
 	p, o := startImpatient(t, quick(s.URL()))
 	o.registered(t)
-	id, err := p.Call(t.Context(), "1002")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.reaches(t, id, events.DialogActive)
+	id := place(t, p, o)
 	leg := s.Leg(id)
-	o.until(t, "media", func() bool { c := leg.Counts(); return c.Received > 5 && c.Sent > 5 })
+	flows(t, o, leg)
 	leg.Cut(true)
 	o.until(t, "ICE failed", func() bool { return slices.Contains(o.states(id, events.LayerICE), "failed") })
 	leg.Cut(false)

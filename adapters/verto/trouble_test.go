@@ -116,11 +116,7 @@ func TestReattachedWhileHeldStaysHeld(t *testing.T) {
 	s := newServer(t, vertotest.Options{})
 	p, o, _ := start(t, quick(s.URL()), verto.User{})
 	o.registered(t)
-	id, err := p.Call(t.Context(), "1002")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.reaches(t, id, events.DialogActive)
+	id := place(t, p, o)
 	leg := s.Leg(id)
 	flows(t, o, leg)
 	for n := range 2 {
