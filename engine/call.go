@@ -8,53 +8,115 @@ import (
 )
 
 // call is the state of one call: what the facts so far add up to. It is owned by
-// the account's shard and changed by fold alone.
+// the account's shard and changed by fold alone. The wire numbers are those of its
+// stored form, see [wholeCall]. What few calls have is in more, what one that has
+// ended has in ended.
 type call struct {
 	id           string `wire:"1"`
 	conversation string `wire:"2"`
-	state        string `wire:"3"`
-	oldState     string `wire:"4"`
 
-	direction  events.Direction `wire:"5"`
-	callback   bool             `wire:"6"`
-	answerable bool             `wire:"7"`
-	refused    bool             `wire:"8"`
-	connected  bool             `wire:"9"`  // answered by whom it was for; a fact of its own (quirk Q31)
-	bridged    bool             `wire:"10"` // bridged at some time
-	conference bool             `wire:"11"`
-	parked     bool             `wire:"12"`
-	recorded   bool             `wire:"13"`
-
-	parties   events.Parties `wire:"14"`
-	otherLeg  string         `wire:"15"`
-	parent    string         `wire:"16"`
-	queue     string         `wire:"17"`
-	data      string         `wire:"18"`
-	recording string         `wire:"19"`
-	inConf    string         `wire:"20"`
-	digits    string         `wire:"21"`
-	inferred  string         `wire:"22"`
-	aliases   []string       `wire:"23"`
-	legs      []callLeg      `wire:"24"`
-	transfer  *cti.Transfer  `wire:"25"`
-	sessions  []callSession  `wire:"26"`
-	hangup    events.Hangup  `wire:"27"`
-	outcome   cti.Outcome    `wire:"28"`
-	origin    events.Origin  `wire:"29"`
+	parties  events.Parties `wire:"14"`
+	otherLeg string         `wire:"15"`
+	legs     []callLeg      `wire:"24"`
 
 	startedAt       events.Time `wire:"30"`
 	agentAnsweredAt events.Time `wire:"31"`
 	answeredAt      events.Time `wire:"32"`
 	bridgedAt       events.Time `wire:"33"`
-	endedAt         events.Time `wire:"34"`
 	changedAt       events.Time `wire:"35"` // of the last change of state
 	ringMs          int64       `wire:"36"`
 	talkMs          int64       `wire:"37"`
 	holdMs          int64       `wire:"38"`
 
-	seq      uint64      `wire:"39"` // CTI events so far
-	endedRec events.Time `wire:"40"`
-	gaps     []cti.Gap   `wire:"41"`
+	seq  uint64    `wire:"39"` // CTI events so far
+	rare *callMore `wire:"-"`
+	end  *callEnd  `wire:"-"`
+
+	now, before stateNumber   `wire:"-"` // the state, and the last one
+	inbound     bool          `wire:"-"`
+	callback    bool          `wire:"6"`
+	answerable  bool          `wire:"7"`
+	connected   bool          `wire:"9"`  // answered by whom it was for; a fact of its own (quirk Q31)
+	bridged     bool          `wire:"10"` // bridged at some time
+	parked      bool          `wire:"12"`
+	recorded    bool          `wire:"13"`
+	origin      events.Origin `wire:"29"`
+}
+
+// callMore is what few calls have.
+type callMore struct {
+	refused    bool          `wire:"8"`
+	conference bool          `wire:"11"`
+	parent     string        `wire:"16"`
+	queue      string        `wire:"17"`
+	data       string        `wire:"18"`
+	recording  string        `wire:"19"`
+	inConf     string        `wire:"20"`
+	digits     string        `wire:"21"`
+	aliases    []string      `wire:"23"`
+	transfer   *cti.Transfer `wire:"25"`
+	sessions   []callSession `wire:"26"`
+	gaps       []cti.Gap     `wire:"41"`
+}
+
+// callEnd is how a call ended.
+type callEnd struct {
+	inferred string        `wire:"22"`
+	hangup   events.Hangup `wire:"27"`
+	outcome  cti.Outcome   `wire:"28"`
+	at       events.Time   `wire:"34"`
+	recorded events.Time   `wire:"40"`
+}
+
+// What the calls have that have nothing more, or have not ended. They are never
+// written.
+var (
+	noCallMore callMore
+	noCallEnd  callEnd
+)
+
+// more returns what few calls have, to be read.
+func (c *call) more() *callMore {
+	if c.rare == nil {
+		return &noCallMore
+	}
+	return c.rare
+}
+
+// remember returns the same as more, to be written.
+func (c *call) remember() *callMore {
+	if c.rare == nil {
+		c.rare = &callMore{}
+	}
+	return c.rare
+}
+
+// ended returns how the call ended, to be read.
+func (c *call) ended() *callEnd {
+	if c.end == nil {
+		return &noCallEnd
+	}
+	return c.end
+}
+
+// ending returns the same as ended, to be written.
+func (c *call) ending() *callEnd {
+	if c.end == nil {
+		c.end = &callEnd{}
+	}
+	return c.end
+}
+
+func (c *call) state() string    { return states[c.now] }
+func (c *call) oldState() string { return states[c.before] }
+
+func (c *call) direction() events.Direction { return wayOf(c.inbound) }
+
+func wayOf(inbound bool) events.Direction {
+	if inbound {
+		return events.In
+	}
+	return events.Out
 }
 
 // callLeg is one channel of the account in the call.
@@ -68,7 +130,7 @@ type callLeg struct {
 	cause    string `wire:"7"`
 }
 
-func (c *call) live() bool { return c.state != stateEnded }
+func (c *call) live() bool { return c.state() != stateEnded }
 
 func (c *call) leg(id string) *callLeg {
 	for i := range c.legs {
@@ -94,8 +156,9 @@ func (c *call) rename(old, id string) {
 	if l := c.leg(old); l != nil {
 		l.id = id
 	}
-	for i := range c.sessions {
-		if s := &c.sessions[i]; s.leg == old {
+	sessions := c.more().sessions
+	for i := range sessions {
+		if s := &sessions[i]; s.leg == old {
 			s.leg = id
 		}
 	}
@@ -136,12 +199,12 @@ func (c *call) primary() *callLeg {
 // is left. A refused trigger changes nothing: the fact stays recorded, the state
 // stays defensible.
 func (c *call) move(m *machine, trigger string, t events.Time) bool {
-	to, changed, err := m.next(c.state, trigger)
+	to, changed, err := m.next(c.state(), trigger)
 	if err != nil || !changed {
 		return false
 	}
 	c.account(t)
-	c.oldState, c.state = c.state, to
+	c.before, c.now = c.now, numberOf(to)
 	return true
 }
 
@@ -151,7 +214,7 @@ func (c *call) account(t events.Time) {
 	switch {
 	case !c.connected:
 		c.ringMs += d
-	case c.state == stateHeld:
+	case c.state() == stateHeld:
 		c.holdMs += d
 	default:
 		c.talkMs += d
@@ -163,9 +226,12 @@ func (c *call) account(t events.Time) {
 
 // begin folds call.new.
 func (c *call) begin(m *machine, ev *events.Event, p *events.CallNew) {
-	c.direction, c.callback, c.answerable, c.refused = p.Direction, p.Callback, p.Answerable, p.Refused
-	c.parties, c.otherLeg, c.parent = p.Parties, p.OtherLeg, p.ParentCall
-	c.queue, c.data = p.Queue, p.Data
+	c.inbound, c.callback, c.answerable = p.Direction == events.In, p.Callback, p.Answerable
+	c.parties, c.otherLeg = p.Parties, p.OtherLeg
+	if p.Refused || p.ParentCall != "" || p.Queue != "" || p.Data != "" {
+		m := c.remember()
+		m.refused, m.parent, m.queue, m.data = p.Refused, p.ParentCall, p.Queue, p.Data
+	}
 	c.startedAt = firstTime(p.StartedAt, ev.OccurredAt)
 	c.changedAt = c.startedAt
 	c.legs = append(c.legs, callLeg{id: ev.Leg})
@@ -199,18 +265,26 @@ func (c *call) follow(m *machine, t events.Time) bool {
 	switch l := c.primary(); {
 	case l != nil && l.held:
 		trigger = triggerHold
-	case c.conference:
+	case c.more().conference:
 		trigger = triggerJoin
 	case !c.connected:
 		trigger = triggerResumeRing
-	case c.state == stateConferenced:
+	case c.state() == stateConferenced:
 		trigger = triggerLeave
 	}
 	return c.move(m, trigger, t)
 }
 
-// end folds call.hungup.
-func (c *call) end(m *machine, ev *events.Event, p *events.CallHungup) bool {
+// joins notes that the call joined a conference, or left it.
+func (c *call) joins(in bool, name string) {
+	if in || c.rare != nil {
+		m := c.remember()
+		m.conference, m.inConf = in, name
+	}
+}
+
+// hungup folds call.hungup.
+func (c *call) hungup(m *machine, ev *events.Event, p *events.CallHungup) bool {
 	t := firstTime(p.EndedAt, ev.OccurredAt)
 	if l := c.leg(ev.Leg); l != nil {
 		l.ended, l.cause = true, p.Cause
@@ -221,8 +295,8 @@ func (c *call) end(m *machine, ev *events.Event, p *events.CallHungup) bool {
 	for i := range c.legs {
 		c.legs[i].ended = true
 	}
-	c.hangup, c.inferred, c.endedAt, c.endedRec = p.Hangup, p.Inferred, t, ev.RecordedAt
-	c.outcome = outcome(c)
+	c.end = &callEnd{hangup: p.Hangup, inferred: p.Inferred, at: t, recorded: ev.RecordedAt}
+	c.end.outcome = outcome(c)
 	return true
 }
 
@@ -231,14 +305,14 @@ func (c *call) reinstate(m *machine, ev *events.Event) bool {
 	if !c.move(m, triggerReinstate, 0) {
 		return false
 	}
-	c.hangup, c.inferred, c.outcome, c.endedAt, c.endedRec = events.Hangup{}, "", "", 0, 0
+	c.end = nil
 	if l := c.leg(ev.Leg); l != nil {
 		l.ended = false
 	}
 	if c.connected {
 		c.move(m, triggerAnswer, 0)
 	}
-	if c.conference {
+	if c.more().conference {
 		c.move(m, triggerJoin, 0)
 	}
 	if l := c.primary(); l != nil && l.held {
@@ -249,18 +323,19 @@ func (c *call) reinstate(m *machine, ev *events.Event) bool {
 
 // details folds call.details: what later frames know of the end.
 func (c *call) details(p *events.CallDetails) {
+	e := c.ending()
 	if p.Cause != "" {
-		c.hangup.Cause, c.hangup.CauseCode = p.Cause, p.CauseCode
-		c.inferred = "" // the switch confirms the end
+		e.hangup.Cause, e.hangup.CauseCode = p.Cause, p.CauseCode
+		e.inferred = "" // the switch confirms the end
 	}
 	if p.By != "" {
-		c.hangup.By = p.By
+		e.hangup.By = p.By
 	}
 	if p.Disposition != "" {
-		c.hangup.Disposition = p.Disposition
+		e.hangup.Disposition = p.Disposition
 	}
-	if c.inferred == "" {
-		c.outcome = outcome(c)
+	if e.inferred == "" {
+		e.outcome = outcome(c)
 	}
 	c.correctEnd(p.EndedAt)
 }
@@ -268,24 +343,24 @@ func (c *call) details(p *events.CallDetails) {
 // correctEnd takes a better time of the end: the clock that ran last was stopped
 // too early or too late.
 func (c *call) correctEnd(t events.Time) {
-	if t == 0 || c.endedAt == 0 || t < c.answeredAt {
+	if t == 0 || c.ended().at == 0 || t < c.answeredAt {
 		return
 	}
-	d := int64(t-c.endedAt) / 1000
+	d := int64(t-c.end.at) / 1000
 	switch {
 	case !c.connected:
 		c.ringMs = max(0, c.ringMs+d)
-	case c.oldState == stateHeld:
+	case c.oldState() == stateHeld:
 		c.holdMs = max(0, c.holdMs+d)
 	default:
 		c.talkMs = max(0, c.talkMs+d)
 	}
-	c.endedAt = t
+	c.end.at = t
 }
 
 func (c *call) facts(r role, consultBridged bool) facts {
 	return facts{
-		state: c.state, inbound: c.direction == events.In, answerable: c.answerable,
+		state: c.state(), inbound: c.inbound, answerable: c.answerable,
 		bridged: c.bridged, role: r, consultBridged: consultBridged,
 	}
 }
@@ -293,23 +368,25 @@ func (c *call) facts(r role, consultBridged bool) facts {
 // view returns the call as it is published.
 func (c *call) view(account string, f cti.Features) *cti.Call {
 	number, _ := cti.SplitAccount(account)
+	m, end := c.more(), c.ended()
+	state := ctiState(c.state())
 	v := &cti.Call{
-		ID: c.id, Aliases: append(make([]string, 0, len(c.aliases)), c.aliases...),
-		State: ctiState(c.state), StateName: ctiState(c.state).String(), OldState: ctiState(c.oldState),
-		Direction: c.direction, Callback: c.callback,
+		ID: c.id, Aliases: append(make([]string, 0, len(m.aliases)), m.aliases...),
+		State: state, StateName: state.String(), OldState: ctiState(c.oldState()),
+		Direction: c.direction(), Callback: c.callback,
 		CallerID: c.parties.CallerNumber, CallerName: c.parties.CallerName,
 		CalledID: c.parties.CalledNumber, CalledName: c.parties.CalledName,
 		CallFeaturesSet: f, Features: f.Names(), DeviceID: number,
-		OtherLegUUID: c.otherLeg, ParentCallID: c.parent, Queue: c.queue, Data: c.data,
-		Cause: c.hangup.Cause, CauseCode: c.hangup.CauseCode, HungupBy: c.hangup.By, Outcome: c.outcome,
+		OtherLegUUID: c.otherLeg, ParentCallID: m.parent, Queue: m.queue, Data: m.data,
+		Cause: end.hangup.Cause, CauseCode: end.hangup.CauseCode, HungupBy: end.hangup.By, Outcome: end.outcome,
 		StartedAt: c.startedAt, AgentAnsweredAt: c.agentAnsweredAt, AnsweredAt: c.answeredAt,
-		BridgedAt: c.bridgedAt, EndedAt: c.endedAt,
+		BridgedAt: c.bridgedAt, EndedAt: end.at,
 		RingMs: c.ringMs, TalkMs: c.talkMs, HoldMs: c.holdMs,
-		Recording: c.recording, Recorded: c.recorded, Conference: c.inConf, Parked: c.parked, Digits: c.digits,
-		Legs: make([]cti.Leg, len(c.legs)), Origin: c.origin, Inferred: c.inferred, Gaps: slices.Clone(c.gaps),
+		Recording: m.recording, Recorded: c.recorded, Conference: m.inConf, Parked: c.parked, Digits: m.digits,
+		Legs: make([]cti.Leg, len(c.legs)), Origin: c.origin, Inferred: end.inferred, Gaps: slices.Clone(m.gaps),
 	}
-	if c.transfer != nil {
-		t := *c.transfer
+	if m.transfer != nil {
+		t := *m.transfer
 		v.Transfer = &t
 		if t.Result == "confirmed" {
 			v.RedirectingID, v.RedirectionID = number, t.Target
@@ -333,21 +410,23 @@ const maxGaps = 16
 // gap notes a time of which nothing is known. One that goes on, or begins where
 // the last ended, is one with it.
 func (c *call) gap(p *events.CallGap) {
-	if n := len(c.gaps); n > 0 {
-		if last := &c.gaps[n-1]; n == maxGaps || p.From <= last.To {
+	m := c.remember()
+	if n := len(m.gaps); n > 0 {
+		if last := &m.gaps[n-1]; n == maxGaps || p.From <= last.To {
 			last.To = max(last.To, p.To)
 			return
 		}
 	}
-	c.gaps = append(c.gaps, cti.Gap{From: p.From, To: p.To, Reason: p.Reason})
+	m.gaps = append(m.gaps, cti.Gap{From: p.From, To: p.To, Reason: p.Reason})
 }
 
 // addAlias notes a further id and returns whether it was new.
 func (c *call) addAlias(id string) bool {
-	if id == "" || id == c.id || slices.Contains(c.aliases, id) {
+	if id == "" || id == c.id || slices.Contains(c.more().aliases, id) {
 		return false
 	}
-	c.aliases = append(c.aliases, id)
+	m := c.remember()
+	m.aliases = append(m.aliases, id)
 	return true
 }
 
@@ -355,9 +434,10 @@ func (c *call) addAlias(id string) bool {
 const maxDigits = 20
 
 func (c *call) addDigit(d string) {
-	c.digits += d
-	if len(c.digits) > maxDigits {
-		c.digits = c.digits[len(c.digits)-maxDigits:]
+	m := c.remember()
+	m.digits += d
+	if len(m.digits) > maxDigits {
+		m.digits = m.digits[len(m.digits)-maxDigits:]
 	}
 }
 

@@ -13,9 +13,10 @@ type callSession struct {
 }
 
 func (c *call) session(id string) *callSession {
-	for i := range c.sessions {
-		if c.sessions[i].Session == id {
-			return &c.sessions[i]
+	sessions := c.more().sessions
+	for i := range sessions {
+		if sessions[i].Session == id {
+			return &sessions[i]
 		}
 	}
 	return nil
@@ -24,8 +25,9 @@ func (c *call) session(id string) *callSession {
 // sessionOf is the one that the account's web phone holds on a leg now, so that it
 // can be told what to do with it; nil if there is none.
 func (c *call) sessionOf(leg string) *callSession {
-	for i := range c.sessions {
-		if s := &c.sessions[i]; s.leg == leg && s.held() {
+	sessions := c.more().sessions
+	for i := range sessions {
+		if s := &sessions[i]; s.leg == leg && s.held() {
 			return s
 		}
 	}
@@ -35,12 +37,13 @@ func (c *call) sessionOf(leg string) *callSession {
 // shownSession is the one that the view shows: of the call's own leg, else the
 // last that has not ended, else the last.
 func (c *call) shownSession() *callSession {
-	if len(c.sessions) == 0 {
+	sessions := c.more().sessions
+	if len(sessions) == 0 {
 		return nil
 	}
-	own, shown := c.primary(), &c.sessions[len(c.sessions)-1]
-	for i := range c.sessions {
-		s := &c.sessions[i]
+	own, shown := c.primary(), &sessions[len(sessions)-1]
+	for i := range sessions {
+		s := &sessions[i]
 		if own != nil && s.leg == own.id {
 			return s
 		}
@@ -120,8 +123,9 @@ func (f *folding) sessionNew(c *call, p *events.WebRTCSessionNew) {
 	}}
 	s := c.session(p.Session)
 	if s == nil {
-		c.sessions = append(c.sessions, n)
-		s = &c.sessions[len(c.sessions)-1]
+		m := c.remember()
+		m.sessions = append(m.sessions, n)
+		s = &m.sessions[len(m.sessions)-1]
 	} else {
 		n.started, n.Quality = s.started && !s.Ended, s.Quality
 		*s = n

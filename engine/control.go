@@ -63,7 +63,7 @@ func (f *folding) foldRequest() bool {
 // comes, replaces it.
 func (f *folding) redirected(q *requested) {
 	c := f.a.calls[q.call]
-	if c == nil || q.target == "" || q.result != string(VerdictOK) || c.transfer != nil {
+	if c == nil || q.target == "" || q.result != string(VerdictOK) || c.more().transfer != nil {
 		return
 	}
 	f.transferred(c, cti.Transfer{Kind: events.BlindTransfer, Result: transferConfirmed, Target: q.target})

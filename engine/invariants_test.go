@@ -148,7 +148,7 @@ func checkLine(t tester, a *account) {
 	if a.active == "" && len(on) > 0 {
 		t.Fatal("calls wait behind nothing", on)
 	}
-	if a.consulting && (a.second == "" || a.calls[a.second].direction != events.Out) {
+	if a.consulting && (a.second == "" || a.calls[a.second].inbound) {
 		t.Fatal("consulting without a consultation")
 	}
 	if a.flags != a.lineFlags() {
@@ -167,22 +167,22 @@ func checkCall(t tester, a *account, c *call) {
 	switch {
 	case !c.live():
 		want = []string{stateEnded}
-	case c.conference && held:
+	case c.more().conference && held:
 		want = []string{stateHeld, stateConferenced} // whichever came last
 	case held:
 		want = []string{stateHeld}
-	case c.conference:
+	case c.more().conference:
 		want = []string{stateConferenced}
 	case c.connected:
 		want = []string{stateConnected}
 	default:
 		want = []string{stateAlerting}
 	}
-	if !slices.Contains(want, c.state) {
-		t.Errorf("call %s is %s, its facts say %v: legs %+v, connected %v, conference %v", c.id, c.state, want, c.legs, c.connected, c.conference)
+	if !slices.Contains(want, c.state()) {
+		t.Errorf("call %s is %s, its facts say %v: legs %+v, connected %v, conference %v", c.id, c.state(), want, c.legs, c.connected, c.more().conference)
 		t.Fatal("state is no function of the facts")
 	}
-	flags := map[string]cti.Features{stateEnded: 2, stateHeld: 1568, stateConferenced: 1048, stateConnected: 1048, stateAlerting: 8}[c.state]
+	flags := map[string]cti.Features{stateEnded: 2, stateHeld: 1568, stateConferenced: 1048, stateConnected: 1048, stateAlerting: 8}[c.state()]
 	consult := a.consulting && c.live()
 	switch {
 	case consult && c.id == a.active:
@@ -191,16 +191,16 @@ func checkCall(t tester, a *account, c *call) {
 			flags = 128
 		}
 	case consult && c.id == a.second:
-		if c.state == stateAlerting {
+		if c.state() == stateAlerting {
 			flags = 0
 		}
-	case c.state == stateConnected && c.bridged:
+	case c.state() == stateConnected && c.bridged:
 		flags = 1816
-	case c.state == stateAlerting && c.direction == events.In:
+	case c.state() == stateAlerting && c.inbound:
 		flags = 12
 	}
 	if got := a.features(c); got != flags {
-		t.Errorf("call %s (%s) has flags %d, the design says %d", c.id, c.state, got, flags)
+		t.Errorf("call %s (%s) has flags %d, the design says %d", c.id, c.state(), got, flags)
 		t.Fatal("flags are no function of the facts")
 	}
 }

@@ -55,7 +55,7 @@ const (
 func (a *account) forget(now events.Time) {
 	for len(a.ended) > 0 {
 		c := a.calls[a.ended[0]]
-		if c != nil && !c.live() && len(a.ended) <= keepEnded && now < c.endedRec+keepEndedFor {
+		if c != nil && !c.live() && len(a.ended) <= keepEnded && now < c.ended().recorded+keepEndedFor {
 			return
 		}
 		if c != nil && !c.live() {

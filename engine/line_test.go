@@ -160,21 +160,21 @@ func TestOutcome(t *testing.T) {
 		c    call
 		want cti.Outcome
 	}{
-		{"answered, whatever the cause", call{connected: true, hangup: events.Hangup{Cause: "USER_BUSY"}}, cti.OutcomeAnswered},
-		{"answered, the end inferred", call{connected: true, inferred: inferredAbsent}, cti.OutcomeAnswered},
-		{"transferred", call{connected: true, transfer: &cti.Transfer{Result: "confirmed"}}, cti.OutcomeTransferred},
-		{"a transfer that failed", call{connected: true, transfer: &cti.Transfer{Result: "error"}}, cti.OutcomeAnswered},
-		{"nobody saw the end", call{inferred: inferredRestart}, cti.OutcomeUnknown},
+		{"answered, whatever the cause", call{connected: true, end: &callEnd{hangup: events.Hangup{Cause: "USER_BUSY"}}}, cti.OutcomeAnswered},
+		{"answered, the end inferred", call{connected: true, end: &callEnd{inferred: inferredAbsent}}, cti.OutcomeAnswered},
+		{"transferred", call{connected: true, rare: &callMore{transfer: &cti.Transfer{Result: "confirmed"}}}, cti.OutcomeTransferred},
+		{"a transfer that failed", call{connected: true, rare: &callMore{transfer: &cti.Transfer{Result: "error"}}}, cti.OutcomeAnswered},
+		{"nobody saw the end", call{end: &callEnd{inferred: inferredRestart}}, cti.OutcomeUnknown},
 		{"no cause", call{}, cti.OutcomeUnknown},
-		{"the caller gave up", call{direction: events.In, hangup: events.Hangup{Cause: "ORIGINATOR_CANCEL"}}, cti.OutcomeMissed},
-		{"the agent gave up", call{direction: events.Out, hangup: events.Hangup{Cause: "ORIGINATOR_CANCEL"}}, cti.OutcomeCancelled},
-		{"another device or agent was faster (Q20)", call{direction: events.In, hangup: events.Hangup{Cause: "LOSE_RACE"}}, cti.OutcomeAnsweredElsewhere},
-		{"picked up by a colleague", call{direction: events.In, hangup: events.Hangup{Cause: "PICKED_OFF"}}, cti.OutcomeAnsweredElsewhere},
-		{"busy", call{direction: events.Out, hangup: events.Hangup{Cause: "USER_BUSY"}}, cti.OutcomeBusy},
-		{"rejected", call{direction: events.In, hangup: events.Hangup{Cause: "CALL_REJECTED"}}, cti.OutcomeRejected},
-		{"rang out", call{direction: events.Out, hangup: events.Hangup{Cause: "NO_ANSWER"}}, cti.OutcomeNoAnswer},
-		{"timed out in a queue", call{direction: events.In, hangup: events.Hangup{Cause: "ALLOTTED_TIMEOUT"}}, cti.OutcomeNoAnswer},
-		{"no such number", call{direction: events.Out, hangup: events.Hangup{Cause: "UNALLOCATED_NUMBER"}}, cti.OutcomeFailed},
+		{"the caller gave up", call{inbound: true, end: &callEnd{hangup: events.Hangup{Cause: "ORIGINATOR_CANCEL"}}}, cti.OutcomeMissed},
+		{"the agent gave up", call{end: &callEnd{hangup: events.Hangup{Cause: "ORIGINATOR_CANCEL"}}}, cti.OutcomeCancelled},
+		{"another device or agent was faster (Q20)", call{inbound: true, end: &callEnd{hangup: events.Hangup{Cause: "LOSE_RACE"}}}, cti.OutcomeAnsweredElsewhere},
+		{"picked up by a colleague", call{inbound: true, end: &callEnd{hangup: events.Hangup{Cause: "PICKED_OFF"}}}, cti.OutcomeAnsweredElsewhere},
+		{"busy", call{end: &callEnd{hangup: events.Hangup{Cause: "USER_BUSY"}}}, cti.OutcomeBusy},
+		{"rejected", call{inbound: true, end: &callEnd{hangup: events.Hangup{Cause: "CALL_REJECTED"}}}, cti.OutcomeRejected},
+		{"rang out", call{end: &callEnd{hangup: events.Hangup{Cause: "NO_ANSWER"}}}, cti.OutcomeNoAnswer},
+		{"timed out in a queue", call{inbound: true, end: &callEnd{hangup: events.Hangup{Cause: "ALLOTTED_TIMEOUT"}}}, cti.OutcomeNoAnswer},
+		{"no such number", call{end: &callEnd{hangup: events.Hangup{Cause: "UNALLOCATED_NUMBER"}}}, cti.OutcomeFailed},
 	} {
 		if got := outcome(&tt.c); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)

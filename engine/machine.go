@@ -22,6 +22,15 @@ const (
 	stateEnded       = "ended"
 )
 
+// states are all of them. A call keeps its state's number, not the word.
+var states = [...]string{stateNone, stateAlerting, stateConnected, stateHeld, stateConferenced, stateEnded}
+
+// stateNumber is a state's place in states.
+type stateNumber uint8
+
+// numberOf returns the number of a state, that of none for what is no state.
+func numberOf(state string) stateNumber { return stateNumber(max(0, slices.Index(states[:], state))) }
+
 // The triggers: what a fact means for the state. Which trigger a fact is depends
 // on the call (see call.fold): the answer of a click-to-call's own device is
 // agentAnswer, not answer (quirk Q4).

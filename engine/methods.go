@@ -301,7 +301,7 @@ func planConsult(g *planning) error {
 	if err != nil {
 		return err
 	}
-	if g.c.state != stateHeld {
+	if g.c.state() != stateHeld {
 		if err := g.onLeg(g.c, Command{Action: ActionHold}); err != nil {
 			return err
 		}
@@ -364,7 +364,7 @@ func planRecords(g *planning) error {
 	}
 	record := g.r.record
 	if c := g.a.find(g.r.Call); c != nil {
-		g.call, g.conversation, record = c.id, c.conversation, cmp.Or(c.recording, c.id)
+		g.call, g.conversation, record = c.id, c.conversation, cmp.Or(c.more().recording, c.id)
 	} else if record == "" {
 		return refuse(VerdictNoCall, "the account has no call %s", g.r.Call)
 	} else {

@@ -136,7 +136,7 @@ func (f *folding) foldCall(c *call) {
 		}
 	case *events.CallUUIDChanged:
 		if p.Reason == aliasRecord {
-			c.recording = p.Alias
+			c.remember().recording = p.Alias
 		}
 		if p.Reason == aliasLeg {
 			c.rename(f.ev.Leg, p.Alias)
@@ -181,10 +181,11 @@ func (f *folding) foldCall(c *call) {
 // transferred notes a transfer and says so, once: of a blind one the PBX's answer
 // and the switch's event tell the same.
 func (f *folding) transferred(c *call, t cti.Transfer) {
-	again := c.transfer != nil && *c.transfer == t
-	c.transfer = &t
-	if !c.live() && c.inferred == "" {
-		c.outcome = outcome(c)
+	m := c.remember()
+	again := m.transfer != nil && *m.transfer == t
+	m.transfer = &t
+	if !c.live() && c.ended().inferred == "" {
+		c.ending().outcome = outcome(c)
 	}
 	if !again {
 		f.emit(cti.CallTransferred, c, cti.Arguments{Transfer: &t})
@@ -193,7 +194,7 @@ func (f *folding) transferred(c *call, t cti.Transfer) {
 
 func (f *folding) begin(p *events.CallNew) {
 	a, ev := f.a, f.ev
-	c := &call{id: ev.Call, conversation: ev.Conversation, state: stateNone, oldState: stateNone, origin: ev.Origin}
+	c := &call{id: ev.Call, conversation: ev.Conversation, origin: ev.Origin}
 	c.begin(f.p.machine, ev, p)
 	a.calls[c.id] = c
 	f.p.live++
@@ -270,7 +271,7 @@ func (f *folding) bridged(c *call, p *events.CallBridged) {
 }
 
 func (f *folding) hungup(c *call, p *events.CallHungup) {
-	if !c.end(f.p.machine, f.ev, p) {
+	if !c.hungup(f.p.machine, f.ev, p) {
 		return
 	}
 	a := f.a
@@ -296,7 +297,8 @@ func (f *folding) legRemoved(c *call, p *events.CallLegRemoved) {
 	l := c.legOrNew(f.ev.Leg)
 	l.ended, l.cause, l.partner = true, p.Cause, ""
 	if l.inConf {
-		l.inConf, c.conference, c.inConf = false, false, ""
+		l.inConf = false
+		c.joins(false, "")
 	}
 	f.stateFollows(c)
 	if n := c.primary(); n != nil && n != l && n.partner != "" {
@@ -311,9 +313,9 @@ func (f *folding) stateFollows(c *call) {
 		return
 	}
 	switch {
-	case c.state == stateHeld:
+	case c.state() == stateHeld:
 		f.emit(cti.Hold, c, cti.Arguments{})
-	case c.oldState == stateHeld:
+	case c.oldState() == stateHeld:
 		f.emit(cti.Unhold, c, cti.Arguments{})
 	default:
 		f.emit(cti.CallInfoChanged, c, cti.Arguments{})
@@ -325,7 +327,8 @@ func (f *folding) conference(c *call, in bool, name string) {
 	if in {
 		f.connected(c, triggerAnswer, f.ev.OccurredAt) // a conference is company
 	}
-	c.legOrNew(f.ev.Leg).inConf, c.conference, c.inConf = in, in, name
+	c.legOrNew(f.ev.Leg).inConf = in
+	c.joins(in, name)
 	if !in {
 		f.stateFollows(c)
 		return

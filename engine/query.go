@@ -136,7 +136,7 @@ func (a *account) find(id string) *call {
 		return c
 	}
 	for _, c := range a.calls {
-		if slices.Contains(c.aliases, id) {
+		if slices.Contains(c.more().aliases, id) {
 			return c
 		}
 	}

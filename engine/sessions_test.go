@@ -358,10 +358,11 @@ func TestSnapshotOfOneSessionIsTakenUp(t *testing.T) {
 	})
 	b.webrtc.Session, b.webrtc.Transport, b.webrtc.Inferred = "leg", "verto", true
 	form := events.FormOf[before]()
-	var c call
-	if err := callForm.Decode(form.Append(nil, &b), &c); err != nil {
+	var whole wholeCall
+	if err := callForm.Decode(form.Append(nil, &b), &whole); err != nil {
 		t.Fatal(err)
 	}
+	c := whole.parts()
 	want := &cti.WebRTC{Session: "leg", Transport: "verto", Inferred: true}
 	if d := cmp.Diff(want, c.viewSession()); d != "" {
 		t.Errorf("session (-before +now):\n%s", d)

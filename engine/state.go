@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/callstate/callstate/events"
@@ -100,6 +101,18 @@ type (
 		home
 		legMore
 	}
+	wholeCall struct {
+		call
+		callMore
+		callEnd
+		callWords
+	}
+	// callWords is what a call keeps as numbers.
+	callWords struct {
+		state     string           `wire:"3"`
+		oldState  string           `wire:"4"`
+		direction events.Direction `wire:"5"`
+	}
 	savedRef struct {
 		account string     `wire:"1"`
 		call    string     `wire:"2"`
@@ -116,7 +129,7 @@ var (
 	refForm          = events.FormOf[savedRef]()
 	trunkForm        = events.FormOf[savedLeg]()
 	accountForm      = events.FormOf[account]()
-	callForm         = events.FormOf[call]()
+	callForm         = events.FormOf[wholeCall]()
 	sessionForm      = events.FormOf[session]()
 )
 
@@ -175,7 +188,7 @@ func (s *State) Append(b []byte) []byte {
 		a := s.projection.accounts[name]
 		b = appendRecord(b, recordAccount, accountForm, a, &body)
 		for _, id := range slices.Sorted(maps.Keys(a.calls)) {
-			b = appendRecord(b, recordCall, callForm, a.calls[id], &body)
+			b = appendRecord(b, recordCall, callForm, a.calls[id].whole(), &body)
 		}
 	}
 	return b
@@ -185,6 +198,24 @@ func (k *correlator) saved(l *leg) savedLeg {
 	whole := wholeLeg{*l, *l.home, *l.more()}
 	whole.awaits = l.awaiting()
 	return savedLeg{leg: whole, conv: l.conv.root().id, gone: k.legs[l.id] != l}
+}
+
+// whole returns the call as it is stored.
+func (c *call) whole() *wholeCall {
+	return &wholeCall{*c, *c.more(), *c.ended(), callWords{c.state(), c.oldState(), c.direction()}}
+}
+
+// parts returns the call as it is kept.
+func (w *wholeCall) parts() *call {
+	c := w.call
+	c.now, c.before, c.inbound = numberOf(w.callWords.state), numberOf(w.callWords.oldState), w.callWords.direction == events.In
+	if more := w.callMore; !reflect.ValueOf(more).IsZero() {
+		c.rare = &more
+	}
+	if end := w.callEnd; end != noCallEnd {
+		c.end = &end
+	}
+	return &c
 }
 
 func compareKeys(a, b events.CallKey) int {
@@ -280,11 +311,12 @@ func (ld *loading) record(kind byte, b []byte) error {
 		ld.account = a
 		return err
 	case recordCall:
-		c := &call{}
-		err := callForm.Decode(b, c)
+		var w wholeCall
+		err := callForm.Decode(b, &w)
 		if ld.account == nil {
 			return errors.New("a call before its account")
 		}
+		c := w.parts()
 		ld.account.calls[c.id] = c
 		if c.live() {
 			p.live++
