@@ -26,6 +26,13 @@
 // Nobody who commands a phone waits for the engine: observations go through a
 // queue to the sink, and when that is full the socket waits.
 //
+// # Figures
+//
+// rtpstats.go counts the audio that comes in as RFC 3550 says, and says where and
+// why its jitter leaves the formula; rtcp.go tells the far end of it, and takes
+// the round trip and the far end's own figures from what that tells. quality.go
+// makes an estimate of how it sounds of both.
+//
 // # Media
 //
 // [Media] is shared by all phones of a process. A call sends 50 packets a second
