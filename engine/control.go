@@ -377,7 +377,7 @@ func (e *Engine) placed(ctx context.Context, p *plan, answer string) {
 	}
 	f, err := ask(ctx, e, func(k *correlator) (f found) {
 		if l := k.legs[id]; l != nil && l.call != nil {
-			f.key, f.conversation = l.call.key, l.conv.root().id
+			f.key, f.conversation = l.call.key(), l.conv.root().id
 		}
 		return f
 	})

@@ -64,7 +64,6 @@ type correlator struct {
 
 	domains  map[string]bool
 	legs     map[string]*leg
-	calls    map[events.CallKey]*callRef
 	accounts map[string]*agent
 	convs    map[string]*conversation
 	homes    map[home]*home
@@ -174,21 +173,49 @@ func (l *leg) remember() *legMore {
 	return l.rare
 }
 
-// callRef is what correlation knows of a call.
+// callRef is what correlation knows of a call. What few calls have is in more.
 type callRef struct {
-	key         events.CallKey   `wire:"-"`
-	direction   events.Direction `wire:"2"`
-	callback    bool             `wire:"3"`
-	ended       bool             `wire:"4"`
-	parties     events.Parties   `wire:"5"`
-	parent      string           `wire:"6"` // call id of the call that this one consults for
-	aliases     []string         `wire:"7"`
-	legs        []*leg           `wire:"-"`
-	transferred string           `wire:"9"` // result of the last transfer seen
+	agent    *agent         `wire:"-"`
+	id       string         `wire:"-"`
+	parties  events.Parties `wire:"5"`
+	legs     []*leg         `wire:"-"`
+	rare     *callRefMore   `wire:"-"`
+	inbound  bool           `wire:"-"`
+	callback bool           `wire:"3"`
+	ended    bool           `wire:"4"`
 }
+
+// callRefMore is what correlation knows of few calls.
+type callRefMore struct {
+	parent      string   `wire:"6"` // call id of the call that this one consults for
+	aliases     []string `wire:"7"`
+	transferred string   `wire:"9"` // result of the last transfer seen
+}
+
+// noCallRefMore is that of the calls that have nothing more. It is never written.
+var noCallRefMore callRefMore
+
+// more returns what few calls have, to be read.
+func (c *callRef) more() *callRefMore {
+	if c.rare == nil {
+		return &noCallRefMore
+	}
+	return c.rare
+}
+
+// remember returns the same as more, to be written.
+func (c *callRef) remember() *callRefMore {
+	if c.rare == nil {
+		c.rare = &callRefMore{}
+	}
+	return c.rare
+}
+
+func (c *callRef) key() events.CallKey { return events.CallKey{Account: c.agent.name, Call: c.id} }
 
 // agent is what correlation knows of an account.
 type agent struct {
+	name       string     `wire:"-"`
 	presence   presence   `wire:"1"`
 	connection string     `wire:"2"` // that said it is online
 	state      string     `wire:"3"`
@@ -196,6 +223,7 @@ type agent struct {
 	note       string     `wire:"5"`
 	queue      string     `wire:"6"`
 	calls      []*callRef `wire:"-"` // live ones
+	over       []*callRef `wire:"-"` // ended ones, until their last leg is forgotten
 
 	registered  bool   `wire:"8"`  // its web phone is signed in
 	phone       string `wire:"9"`  // by this connection
@@ -229,7 +257,6 @@ func newCorrelator(rules Rules, hasCall func(events.CallKey) (bool, error)) *cor
 		rules: rules, hasCall: hasCall,
 		domains:  map[string]bool{},
 		legs:     map[string]*leg{},
-		calls:    map[events.CallKey]*callRef{},
 		accounts: map[string]*agent{},
 		convs:    map[string]*conversation{},
 		homes:    map[home]*home{},
@@ -375,7 +402,7 @@ func (k *correlator) frameID(about string) string {
 
 // emitCall emits a fact about a leg of a call.
 func (k *correlator) emitCall(l *leg, p events.Payload) *events.Event {
-	return k.emit(l.call.key, l.id, l.conv.root().id, p)
+	return k.emit(l.call.key(), l.id, l.conv.root().id, p)
 }
 
 // emitLeg emits a fact about a trunk.

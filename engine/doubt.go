@@ -65,12 +65,14 @@ func (e *Engine) Doubtful(ctx context.Context, f DoubtFilter) ([]Doubt, error) {
 
 func (k *correlator) doubts(now events.Time, f *DoubtFilter) []Doubt {
 	var ds []Doubt
-	for key, c := range k.calls {
-		if _, domain := splitAccount(key.Account); c.ended || f.Account != "" && key.Account != f.Account || f.Domain != "" && domain != f.Domain {
+	for name, a := range k.accounts {
+		if _, domain := splitAccount(name); f.Account != "" && name != f.Account || f.Domain != "" && domain != f.Domain {
 			continue
 		}
-		if d := k.doubt(c, now, f); len(d.Reasons) > 0 {
-			ds = append(ds, d)
+		for _, c := range a.calls {
+			if d := k.doubt(c, now, f); len(d.Reasons) > 0 {
+				ds = append(ds, d)
+			}
 		}
 	}
 	slices.SortFunc(ds, func(a, b Doubt) int {
@@ -84,7 +86,7 @@ func (k *correlator) doubts(now events.Time, f *DoubtFilter) []Doubt {
 
 // doubt gathers the reasons, the one that holds for longest first.
 func (k *correlator) doubt(c *callRef, now events.Time, f *DoubtFilter) Doubt {
-	d := Doubt{Account: c.key.Account, CallID: c.key.Call}
+	d := Doubt{Account: c.agent.name, CallID: c.id}
 	unlisted := false
 	for _, l := range c.legs {
 		if l.ended {
@@ -99,7 +101,7 @@ func (k *correlator) doubt(c *callRef, now events.Time, f *DoubtFilter) Doubt {
 	because := func(r DoubtReason, since events.Time, detail string) {
 		d.Reasons = append(d.Reasons, Because{Reason: r, Since: since, Detail: detail})
 	}
-	up, last := k.watchers(c.key.Account)
+	up, last := k.watchers(c.agent.name)
 	switch {
 	case up == nil && last == nil:
 		because(DoubtLinkDown, k.began, "no connection since the start")

@@ -18,7 +18,7 @@ func (k *correlator) evolve(ev *events.Event) {
 		k.newCall(ev, p)
 		return
 	case *events.CallLegAdded:
-		c := k.calls[ev.Key()]
+		c := k.call(ev.Key())
 		if l := k.legs[ev.Leg]; l != nil && l.call == c {
 			k.alive(l)
 		} else if c != nil {
@@ -69,11 +69,11 @@ func (k *correlator) evolveCore(s *events.Source, at events.Time) {
 }
 
 func (k *correlator) newCall(ev *events.Event, p *events.CallNew) {
-	c := &callRef{
-		key: ev.Key(), direction: p.Direction, callback: p.Callback, parties: p.Parties, parent: p.ParentCall,
-	}
-	k.calls[c.key] = c
 	a := k.agent(ev.Account)
+	c := &callRef{agent: a, id: ev.Call, inbound: p.Direction == events.In, callback: p.Callback, parties: p.Parties}
+	if p.ParentCall != "" {
+		c.remember().parent = p.ParentCall
+	}
 	a.calls = append(a.calls, c)
 	k.newLeg(ev, c).otherLeg = p.OtherLeg
 }
@@ -113,8 +113,8 @@ func (k *correlator) home(h home) *home {
 	return known
 }
 
-// moved notes which run of a switch a leg is of by now.
-func (k *correlator) moved(l *leg, s *events.Source) {
+// movedTo notes which run of a switch a leg is of by now.
+func (k *correlator) movedTo(l *leg, s *events.Source) {
 	l.home = k.home(home{core: s.Core, sw: switchOf(s), domain: l.home.domain})
 }
 
@@ -184,28 +184,35 @@ func (k *correlator) evolveCall(l *leg, ev *events.Event) {
 			l.otherLeg = p.OtherLeg
 		}
 	case *events.CallUUIDChanged:
-		if !slices.Contains(c.aliases, p.Alias) {
-			c.aliases = append(c.aliases, p.Alias)
+		if m := c.remember(); !slices.Contains(m.aliases, p.Alias) {
+			m.aliases = append(m.aliases, p.Alias)
 		}
 		if p.Reason == aliasLeg {
 			k.relabel(l, p.Alias)
 		}
 	case *events.CallTransferred:
-		c.transferred = p.Result
+		c.remember().transferred = p.Result
 	case *events.CallHungup:
 		k.legGone(l, p.Hangup, p.EndedAt, p.Inferred, ev)
-		c.ended = true
-		a := k.agent(ev.Account)
-		a.calls = slices.DeleteFunc(a.calls, func(x *callRef) bool { return x == c })
+		if !c.ended {
+			c.ended = true
+			c.agent.calls, c.agent.over = moved(c, c.agent.calls, c.agent.over)
+		}
 	case *events.CallReinstated:
 		if s := &ev.Source; s.Core != "" {
-			k.moved(l, s)
+			k.movedTo(l, s)
 		}
 		k.alive(l)
-		c.ended = false
-		a := k.agent(ev.Account)
-		a.calls = append(a.calls, c)
+		if c.ended {
+			c.ended = false
+			c.agent.over, c.agent.calls = moved(c, c.agent.over, c.agent.calls)
+		}
 	}
+}
+
+// moved takes a call out of one list and puts it at the end of another.
+func moved(c *callRef, from, to []*callRef) (without, with []*callRef) {
+	return slices.DeleteFunc(from, func(x *callRef) bool { return x == c }), append(to, c)
 }
 
 // bridgedWith sets the partner and remembers the one before.
@@ -364,7 +371,7 @@ func (k *correlator) discard(l *leg) {
 	if c := l.call; c != nil {
 		c.legs = slices.DeleteFunc(c.legs, func(x *leg) bool { return x == l })
 		if len(c.legs) == 0 && c.ended {
-			delete(k.calls, c.key)
+			c.agent.over = slices.DeleteFunc(c.agent.over, func(x *callRef) bool { return x == c })
 		}
 	}
 }

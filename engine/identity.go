@@ -13,7 +13,7 @@ import (
 func (k *correlator) freeKey(account, base string) events.CallKey {
 	key := events.CallKey{Account: account, Call: base}
 	for n := 2; ; n++ {
-		if _, known := k.calls[key]; !known {
+		if k.call(key) == nil {
 			has, err := k.hasCall(key)
 			if err != nil {
 				k.err = fmt.Errorf("look up call %s: %w", key, err)
@@ -36,7 +36,7 @@ func isRepeatOf(id, base string) bool {
 // its number was added to.
 func (k *correlator) liveCall(account, id string) *callRef {
 	for _, c := range k.agent(account).calls {
-		if c.key.Call == id || slices.Contains(c.aliases, id) || isRepeatOf(c.key.Call, id) {
+		if c.id == id || slices.Contains(c.more().aliases, id) || isRepeatOf(c.id, id) {
 			return c
 		}
 	}

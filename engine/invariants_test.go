@@ -219,12 +219,13 @@ func TestMemoryFollowsLiveCallsWhateverCame(t *testing.T) {
 func left(t tester, k *correlator) {
 	t.Helper()
 	n := map[string]int{
-		"legs": len(k.legs), "calls": len(k.calls), "conversations": len(k.convs), "waiting": len(k.waiting),
+		"legs": len(k.legs), "conversations": len(k.convs), "waiting": len(k.waiting),
 		"awaited": len(k.awaited), "gone": len(k.gone), "doubtful": len(k.doubtful),
 		"sessions": len(k.sessions), "ended sessions": len(k.over), "waiting sessions": len(k.early),
 	}
 	for _, a := range k.accounts {
 		n["live calls of accounts"] += len(a.calls)
+		n["ended calls of accounts"] += len(a.over)
 	}
 	for name, n := range n {
 		if n != 0 {

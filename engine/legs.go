@@ -151,7 +151,7 @@ func (k *correlator) note(l *leg) {
 	c := k.cores[switchOf(s)]
 	present := c != nil && c.id == s.Core // not a straggler of a former run
 	if l.home.core == "" || l.home.core != s.Core && present {
-		k.moved(l, s)
+		k.movedTo(l, s)
 	}
 	if present && s.Sequence != 0 {
 		c.seen.add(s.Sequence)
@@ -221,7 +221,7 @@ func (k *correlator) beginCall(account string, o *LegObservation) *leg {
 	base := cmp.Or(o.CallGroup, o.ChannelCall, o.Leg)
 	if c := k.liveCall(account, base); c != nil {
 		conv := c.legs[0].conv.root().id
-		k.emit(c.key, o.Leg, conv, &events.CallLegAdded{OtherLeg: cmp.Or(o.OtherLeg, o.OriginatingLeg), Channel: o.Channel})
+		k.emit(c.key(), o.Leg, conv, &events.CallLegAdded{OtherLeg: cmp.Or(o.OtherLeg, o.OriginatingLeg), Channel: o.Channel})
 		k.joinSession(k.legs[o.Leg])
 		k.inferSession(k.legs[o.Leg], o)
 		return k.legs[o.Leg]
@@ -236,7 +236,7 @@ func (k *correlator) beginCall(account string, o *LegObservation) *leg {
 	p.Refused = k.rules.RejectSecond && p.Direction == events.In && len(k.agent(account).calls) > 0
 	conv := k.conversationFor(cmp.Or(o.ChannelCall, o.Leg))
 	if parent := k.parentCall(account, o.Parent); parent != nil {
-		p.ParentCall = parent.key.Call
+		p.ParentCall = parent.id
 		conv = k.merge(conv, parent.legs[0].conv.root().id)
 	}
 	k.emit(k.freeKey(account, base), o.Leg, conv, p)
@@ -283,14 +283,14 @@ func (k *correlator) catchUp(l *leg, o *LegObservation) {
 	if o.BridgedTo != "" && l.answered && l.partner == "" && l.more().last == "" && o.Kind != LegBridged {
 		k.bridge(l.id, o.BridgedTo) // the bridge itself was missed
 	}
-	if o.CallGroup != "" && o.CallGroup != c.key.Call && !slices.Contains(c.aliases, o.CallGroup) && !isRepeatOf(c.key.Call, o.CallGroup) {
+	if o.CallGroup != "" && o.CallGroup != c.id && !slices.Contains(c.more().aliases, o.CallGroup) && !isRepeatOf(c.id, o.CallGroup) {
 		k.emitCall(l, &events.CallUUIDChanged{Alias: o.CallGroup, Reason: aliasCallID})
 	}
 	k.inferSession(l, o)
 	if !o.Profiled || o.Ending || c.primaryLeg() != l || c.callback && !o.HitDialplan {
 		return
 	}
-	p := update(c.parties, parties(o, c.direction, c.key.Account))
+	p := update(c.parties, parties(o, wayOf(c.inbound), c.agent.name))
 	if p != c.parties {
 		k.emitCall(l, &events.CallPartiesChanged{Parties: p, OtherLeg: o.OtherLeg})
 	}
@@ -352,7 +352,7 @@ func (k *correlator) answered(l *leg, o *LegObservation) {
 	if id := recordID(c, l, o); id != "" {
 		k.alias(l, id)
 	}
-	if c.direction != events.In {
+	if !c.inbound {
 		return
 	}
 	partner := cmp.Or(o.OtherLeg, l.otherLeg, o.OriginatingLeg)
@@ -367,7 +367,7 @@ func (k *correlator) answered(l *leg, o *LegObservation) {
 // recordID is the id under which the call's record and recording are found: the
 // cdr id of the client semantics, section 6 (quirks 13 to 16).
 func recordID(c *callRef, l *leg, o *LegObservation) string {
-	if c.direction == events.Out {
+	if !c.inbound {
 		return l.id
 	}
 	id := cmp.Or(o.OriginatingLeg, o.OtherLeg, o.QueueMember, o.ChannelCall)
@@ -378,7 +378,7 @@ func recordID(c *callRef, l *leg, o *LegObservation) string {
 }
 
 func (k *correlator) alias(l *leg, id string) {
-	if id != l.call.key.Call && !slices.Contains(l.call.aliases, id) {
+	if id != l.call.id && !slices.Contains(l.call.more().aliases, id) {
 		k.emitCall(l, &events.CallUUIDChanged{Alias: id, Reason: aliasRecord})
 	}
 }
@@ -394,7 +394,7 @@ func (k *correlator) bridge(id, partner string) {
 		k.join(l, partner)
 		return
 	}
-	if l.call.direction == events.In && !l.answered && l.otherLeg == partner {
+	if l.call.inbound && !l.answered && l.otherLeg == partner {
 		return // its answer, which is on its way, says so
 	}
 	k.bridgeCall(l, partner, false)
@@ -404,7 +404,7 @@ func (k *correlator) bridgeCall(l *leg, partner string, implied bool) {
 	k.join(l, partner)
 	p := &events.CallBridged{Partner: partner, Implied: implied}
 	if o := k.legs[partner]; o != nil && o.call != nil {
-		p.PartnerAccount = o.call.key.Account
+		p.PartnerAccount = o.call.agent.name
 	}
 	k.emitCall(l, p)
 }

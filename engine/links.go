@@ -139,15 +139,17 @@ func (k *correlator) gaps(conn string, from events.Time, reason string) {
 		return
 	}
 	var about []*leg
-	for key, c := range k.calls {
-		if !l.sees(key.Account) || k.seenBesides(conn, key.Account) {
+	for name, a := range k.accounts {
+		if !l.sees(name) || k.seenBesides(conn, name) {
 			continue
 		}
-		if i := slices.IndexFunc(c.legs, func(x *leg) bool { return !x.ended || x.more().goneAt >= from.Add(-lastWords) }); i >= 0 {
-			about = append(about, c.legs[i])
+		for _, c := range slices.Concat(a.calls, a.over) {
+			if i := slices.IndexFunc(c.legs, func(x *leg) bool { return !x.ended || x.more().goneAt >= from.Add(-lastWords) }); i >= 0 {
+				about = append(about, c.legs[i])
+			}
 		}
 	}
-	slices.SortFunc(about, func(a, b *leg) int { return compareKeys(a.call.key, b.call.key) })
+	slices.SortFunc(about, func(a, b *leg) int { return compareKeys(a.call.key(), b.call.key()) })
 	for _, l := range about {
 		if began := l.call.legs[0].since; began < k.in.ReceivedAt { // it may have begun in the gap
 			k.emitCall(l, &events.CallGap{From: max(from, began), To: k.in.ReceivedAt, Reason: reason})
@@ -226,8 +228,22 @@ func (k *correlator) seenBesides(conn, account string) bool {
 func (k *correlator) agent(account string) *agent {
 	a := k.accounts[account]
 	if a == nil {
-		a = &agent{}
+		a = &agent{name: account}
 		k.accounts[account] = a
 	}
 	return a
+}
+
+// call returns a call that is remembered, nil if there is none.
+func (k *correlator) call(key events.CallKey) *callRef {
+	a := k.accounts[key.Account]
+	if a == nil {
+		return nil
+	}
+	for _, calls := range [...][]*callRef{a.calls, a.over} {
+		if i := slices.IndexFunc(calls, func(c *callRef) bool { return c.id == key.Call }); i >= 0 {
+			return calls[i]
+		}
+	}
+	return nil
 }

@@ -74,7 +74,7 @@ func (k *correlator) observeSession(o *SessionObservation) disposition {
 		return dispNoOp
 	}
 	l := k.legs[o.Session]
-	if l == nil || l.call == nil || l.call.key.Account != o.Account {
+	if l == nil || l.call == nil || l.call.agent.name != o.Account {
 		if k.unjoined != o.Session {
 			w := &waitingSession{since: k.now}
 			k.early[o.Session] = w
@@ -232,7 +232,7 @@ func (k *correlator) joinSession(l *leg) {
 		return
 	}
 	s := k.sessions[l.id]
-	if s == nil || s.ended || s.account != l.call.key.Account || k.legOf(s) != nil {
+	if s == nil || s.ended || s.account != l.call.agent.name || k.legOf(s) != nil {
 		return
 	}
 	was := *s
@@ -249,7 +249,7 @@ func (k *correlator) joinSession(l *leg) {
 // inferSession infers a web phone's session from the leg (client semantics 7.1).
 // Where the account has a web phone of ours, that one's word is waited for.
 func (k *correlator) inferSession(l *leg, o *LegObservation) {
-	if o.WebRTC == "" || l.session != "" || k.agent(l.call.key.Account).registered && k.now < l.since.Add(waitForChannel) {
+	if o.WebRTC == "" || l.session != "" || l.call.agent.registered && k.now < l.since.Add(waitForChannel) {
 		return
 	}
 	k.emitCall(l, &events.WebRTCSessionNew{Session: l.id, Transport: o.WebRTC, Inferred: true})

@@ -107,7 +107,7 @@ func (k *correlator) judged(l *leg, s *Snapshot) bool {
 	if l.call == nil {
 		return s.Account == "" && (l.home.domain == s.Domain || l.home.domain == "" && len(k.domains) == 1)
 	}
-	return s.covers(l.call.key.Account)
+	return s.covers(l.call.agent.name)
 }
 
 // covers reports whether the snapshot lists the account's legs.

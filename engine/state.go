@@ -116,8 +116,13 @@ type (
 	savedRef struct {
 		account string     `wire:"1"`
 		call    string     `wire:"2"`
-		ref     callRef    `wire:"3"`
+		ref     wholeRef   `wire:"3"`
 		legs    []savedLeg `wire:"4"`
+	}
+	wholeRef struct {
+		callRef
+		callRefMore
+		direction events.Direction `wire:"2"`
 	}
 )
 
@@ -164,16 +169,20 @@ func (s *State) Append(b []byte) []byte {
 	for _, name := range slices.Sorted(maps.Keys(k.accounts)) {
 		a := savedAgent{account: name, agent: *k.accounts[name]}
 		for _, c := range a.agent.calls {
-			a.calls = append(a.calls, c.key.Call)
+			a.calls = append(a.calls, c.id)
 		}
 		b = appendRecord(b, recordAgent, agentForm, &a, &body)
 	}
-	for _, key := range slices.SortedFunc(maps.Keys(k.calls), compareKeys) {
-		r := savedRef{account: key.Account, call: key.Call, ref: *k.calls[key]}
-		for _, l := range r.ref.legs {
-			r.legs = append(r.legs, k.saved(l))
+	for _, name := range slices.Sorted(maps.Keys(k.accounts)) {
+		calls := slices.Concat(k.accounts[name].calls, k.accounts[name].over)
+		slices.SortFunc(calls, func(a, b *callRef) int { return cmp.Compare(a.id, b.id) })
+		for _, c := range calls {
+			r := savedRef{account: name, call: c.id, ref: wholeRef{*c, *c.more(), wayOf(c.inbound)}}
+			for _, l := range c.legs {
+				r.legs = append(r.legs, k.saved(l))
+			}
+			b = appendRecord(b, recordRef, refForm, &r, &body)
 		}
-		b = appendRecord(b, recordRef, refForm, &r, &body)
 	}
 	for _, id := range slices.Sorted(maps.Keys(k.legs)) {
 		if l := k.legs[id]; l.call == nil {
@@ -239,7 +248,7 @@ func LoadState(logID string, b []byte) (*State, error) {
 	if len(b) == 0 || b[0] != stateVersion {
 		return nil, fmt.Errorf("%w: another version", ErrState)
 	}
-	ld := loading{s: NewState(logID)}
+	ld := loading{s: NewState(logID), calls: map[events.CallKey]*callRef{}}
 	for b = b[1:]; len(b) > 0; {
 		n, w := binary.Uvarint(b[1:])
 		if w <= 0 || n > uint64(len(b)-1-w) {
@@ -263,6 +272,7 @@ type loading struct {
 	begun   bool
 	header  savedHeader
 	agents  []savedAgent
+	calls   map[events.CallKey]*callRef
 	account *account
 }
 
@@ -288,16 +298,13 @@ func (ld *loading) record(kind byte, b []byte) error {
 		var a savedAgent
 		err := agentForm.Decode(b, &a)
 		ld.agents = append(ld.agents, a)
+		*k.agent(a.account) = a.agent
+		k.agent(a.account).name = a.account
 		return err
 	case recordRef:
 		var r savedRef
 		err := refForm.Decode(b, &r)
-		c := r.ref
-		c.key = events.CallKey{Account: r.account, Call: r.call}
-		k.calls[c.key] = &c
-		for i := range r.legs {
-			c.legs = append(c.legs, ld.leg(&r.legs[i], &c))
-		}
+		ld.ref(&r)
 		return err
 	case recordTrunk:
 		var l savedLeg
@@ -332,6 +339,20 @@ func (ld *loading) record(kind byte, b []byte) error {
 	}
 }
 
+func (ld *loading) ref(r *savedRef) {
+	c := r.ref.callRef
+	c.agent, c.id, c.inbound = ld.s.correlator.agent(r.account), r.call, r.ref.direction == events.In
+	if more := r.ref.callRefMore; !reflect.ValueOf(more).IsZero() {
+		c.rare = &more
+	}
+	if ld.calls[c.key()] = &c; c.ended {
+		c.agent.over = append(c.agent.over, &c)
+	}
+	for i := range r.legs {
+		c.legs = append(c.legs, ld.leg(&r.legs[i], &c))
+	}
+}
+
 func (ld *loading) leg(saved *savedLeg, c *callRef) *leg {
 	k := ld.s.correlator
 	l := saved.leg.leg
@@ -363,13 +384,13 @@ func (ld *loading) finish() {
 	for i := 0; i+1 < len(h.awaited); i += 2 {
 		k.awaited[h.awaited[i]] = h.awaited[i+1]
 	}
-	for _, a := range ld.agents {
-		for _, id := range a.calls {
-			if c := k.calls[events.CallKey{Account: a.account, Call: id}]; c != nil {
-				a.agent.calls = append(a.agent.calls, c)
+	for _, saved := range ld.agents {
+		a := k.accounts[saved.account]
+		for _, id := range saved.calls {
+			if c := ld.calls[events.CallKey{Account: saved.account, Call: id}]; c != nil {
+				a.calls = append(a.calls, c)
 			}
 		}
-		k.accounts[a.account] = &a.agent
 	}
 	k.gone, k.doubtful = ld.legs(h.gone), ld.legs(h.doubtful)
 	for _, id := range h.over {

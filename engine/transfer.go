@@ -25,17 +25,18 @@ func (k *correlator) transferSeen(l *leg, o *LegObservation) {
 // the result first (quirk Q3); it is the main call that was transferred.
 func (k *correlator) attended(l *leg, result string) {
 	primary, consult := l.call, (*callRef)(nil)
-	if p := k.calls[events.CallKey{Account: l.call.key.Account, Call: l.call.parent}]; l.call.parent != "" && p != nil {
+	parent := l.call.more().parent
+	if p := k.call(events.CallKey{Account: l.call.agent.name, Call: parent}); parent != "" && p != nil {
 		primary, consult = p, l.call
 	} else {
 		consult = k.consultOf(primary)
 	}
-	if primary.transferred == result || primary.transferred == transferConfirmed {
+	if primary.more().transferred == result || primary.more().transferred == transferConfirmed {
 		return
 	}
 	p := &events.CallTransferred{Kind: events.AttendedTransfer, Result: result}
 	if consult != nil {
-		p.Consult, p.Target = consult.key.Call, remoteNumber(consult)
+		p.Consult, p.Target = consult.id, remoteNumber(consult)
 		if w := consult.primaryLeg(); w != nil {
 			p.TargetLeg = w.partner
 			if p.TargetLeg == "" {
@@ -52,12 +53,12 @@ func (k *correlator) attended(l *leg, result string) {
 // other outgoing call that names none.
 func (k *correlator) consultOf(c *callRef) *callRef {
 	var other *callRef
-	for _, x := range k.agent(c.key.Account).calls {
+	for _, x := range c.agent.calls {
 		switch {
 		case x == c:
-		case x.parent == c.key.Call:
+		case x.more().parent == c.id:
 			return x
-		case x.parent == "" && x.direction == events.Out:
+		case x.more().parent == "" && !x.inbound:
 			other = x
 		}
 	}
@@ -66,7 +67,7 @@ func (k *correlator) consultOf(c *callRef) *callRef {
 
 // remoteNumber is the number of the party that is not the account.
 func remoteNumber(c *callRef) string {
-	if c.direction == events.Out {
+	if !c.inbound {
 		return c.parties.CalledNumber
 	}
 	return c.parties.CallerNumber
@@ -86,7 +87,7 @@ func (k *correlator) blind(l *leg, o *LegObservation) {
 		partner = l.more().last
 	}
 	by := k.legs[partner]
-	if by == nil || by.call == nil || by.call.transferred == transferConfirmed || endedBefore(by, o.TransferStamp) {
+	if by == nil || by.call == nil || by.call.more().transferred == transferConfirmed || endedBefore(by, o.TransferStamp) {
 		return
 	}
 	k.emitCall(by, &events.CallTransferred{
