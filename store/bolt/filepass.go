@@ -105,8 +105,7 @@ func (p *filePass) body(r ref) ([]byte, error) {
 	if _, err := p.file.ReadAt(v, r.at); err != nil {
 		return nil, err
 	}
-	key := u64(r.n)
-	return parseRecord(key, key, v)
+	return parseRecord(r.n, u64(r.n), v)
 }
 
 // meet compares an event with the index.

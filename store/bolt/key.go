@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/callstate/callstate/events"
 	"github.com/callstate/callstate/store"
@@ -27,6 +28,7 @@ func appendAccountKey(b []byte, account string) []byte {
 }
 
 func appendCallKey(b []byte, k events.CallKey) []byte {
+	b = slices.Grow(b, len(k.Account)+2+len(k.Call)) // most accounts have no 0x00
 	return append(appendAccountKey(b, k.Account), k.Call...)
 }
 

@@ -1,7 +1,6 @@
 package bolt
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -114,9 +113,10 @@ func eventsAt(tx *bbolt.Tx, key events.CallKey, positions []uint64) ([]events.Ev
 		return nil, nil
 	}
 	evs := make([]events.Event, 0, len(positions))
-	c := tx.Bucket(bucketEvents).Cursor()
+	c, at := tx.Bucket(bucketEvents).Cursor(), make([]byte, 8)
 	for _, pos := range positions {
-		k, v := c.Seek(u64(pos))
+		binary.BigEndian.PutUint64(at, pos)
+		k, v := c.Seek(at)
 		e, err := parseEvent(pos, k, v)
 		if err == nil && e.Key() != key { // the index has no checksums
 			err = fmt.Errorf("%w: event %d is not of the call that the index says", store.ErrDamaged, pos)
@@ -221,7 +221,7 @@ func (s *Store) quarantineIn(ctx context.Context, g *segment, next *uint64, fn f
 		var q events.Quarantined
 		err = s.view(g, func(tx *bbolt.Tx) error {
 			key := u64(from)
-			body, err := parseRecord(key, key, tx.Bucket(bucketQuarantine).Get(key))
+			body, err := parseRecord(from, key, tx.Bucket(bucketQuarantine).Get(key))
 			if err != nil {
 				return fmt.Errorf("quarantined frame %d: %w", from, err)
 			}
@@ -302,7 +302,7 @@ func lastOf(index *bbolt.Cursor, number uint64) (uint64, error) {
 }
 
 func parseEvent(position uint64, k, v []byte) (events.Event, error) {
-	body, err := parseRecord(u64(position), k, v)
+	body, err := parseRecord(position, k, v)
 	if err != nil {
 		return events.Event{}, fmt.Errorf("event %d: %w", position, err)
 	}
@@ -315,8 +315,8 @@ func parseEvent(position uint64, k, v []byte) (events.Event, error) {
 }
 
 // parseRecord checks that the record found is the one wanted and unharmed.
-func parseRecord(want, k, v []byte) ([]byte, error) {
-	if !bytes.Equal(want, k) || v == nil {
+func parseRecord(want uint64, k, v []byte) ([]byte, error) {
+	if len(k) != 8 || binary.BigEndian.Uint64(k) != want || v == nil {
 		return nil, fmt.Errorf("%w: record is missing", store.ErrDamaged)
 	}
 	if len(v) < 4 || binary.BigEndian.Uint32(v) != checksum(k, v[4:]) {

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/callstate/callstate/events"
 	"github.com/callstate/callstate/store"
 )
@@ -138,6 +140,25 @@ func TestRescueWithoutDamage(t *testing.T) {
 	}
 	if _, err := os.Stat(to); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a folder was made: %v", err)
+	}
+}
+
+// TestInspectVersion: a version far from any is damage, a newer one is not.
+func TestInspectVersion(t *testing.T) {
+	for _, version := range []uint64{formatVersion + 1, 1 << 43} {
+		dir := t.TempDir()
+		s := inFiles(t, dir, 2)
+		rolled(t, s, "[1-4 5-8]")
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		changed(t, filepath.Join(dir, sealedName(1)), func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyVersion, u64(version)) })
+		d, err := Inspect(t.Context(), dir)
+		if version == formatVersion+1 {
+			wantHint(t, err, store.ErrVersion, dir)
+		} else if err != nil || d.Whole() || len(d.Lost) > 0 {
+			t.Errorf("%+v, %v", d, err)
+		}
 	}
 }
 

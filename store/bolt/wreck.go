@@ -92,7 +92,7 @@ func readWreck(name string, file *os.File, end uint64) (*wreck, error) {
 		w.readLoose()
 	}
 	w.settle()
-	if v := w.head.version; v > formatVersion && v < 1000 { // the rest is damage
+	if v := w.head.version; v > formatVersion && v < noVersion {
 		return nil, fmt.Errorf("%w: format %d, this program knows %d", store.ErrVersion, w.head.version, formatVersion)
 	}
 	if !w.hasHead && len(w.events) == 0 {
@@ -103,6 +103,9 @@ func readWreck(name string, file *os.File, end uint64) (*wreck, error) {
 	}
 	return w, nil
 }
+
+// noVersion and more is damage, not a newer version.
+const noVersion = 1000
 
 func newWreck(name string, file *os.File) (w *wreck, size int64, err error) {
 	fi, err := file.Stat()
@@ -246,7 +249,9 @@ func (w *wreck) takeMeta(k, v []byte, _ int64) {
 	w.said[string(k)] = true
 	switch string(k) {
 	case string(keyVersion):
-		w.head.version = n
+		if w.head.version = n; n >= noVersion {
+			w.damage("bucket meta: format version %d", n)
+		}
 	case string(keyID):
 		w.head.id, w.hasHead, err = string(v), true, nil
 	case string(keyFirst):

@@ -82,13 +82,28 @@ func (p *plain) put(values ...[]byte) error {
 		bucket.FillPercent = 1
 		for _, v := range values {
 			p.n++
-			if err := bucket.Put(binary.BigEndian.AppendUint64(nil, p.n), v); err != nil {
+			if err := bucket.Put(u64(p.n), v); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 }
+
+// reads has fn read n times, each in a transaction of its own, and returns what one
+// took in microseconds.
+func (p *plain) reads(n int, fn func(c *bbolt.Cursor, i int) error) (float64, error) {
+	began := time.Now()
+	for i := range n {
+		err := p.db.View(func(tx *bbolt.Tx) error { return fn(tx.Bucket(plainBucket).Cursor(), i) })
+		if err != nil {
+			return 0, err
+		}
+	}
+	return micros(time.Since(began)) / float64(n), nil
+}
+
+func u64(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
 const waiting = 256
 
@@ -304,48 +319,75 @@ func (b *Bench) loadCall(ctx context.Context) ([]Row, error) {
 		return nil, err
 	}
 	n := pick(b, 2000, 10_000)
-	p, err := rounds(ctx, pick(b, 5, 9), false,
-		func() (float64, error) {
-			got, began := 0, time.Now()
-			for i := range n {
-				err := log.ReadCall(ctx, keys[i*7919%len(keys)], func(*events.Event) error { got++; return nil })
-				if err != nil {
-					return 0, err
+	var places [][]uint64 // of each call's events
+	for _, key := range keys {
+		var at []uint64
+		err := log.ReadCall(ctx, key, func(e *events.Event) error { at = append(at, e.Position); return nil })
+		if err != nil {
+			return nil, err
+		}
+		places = append(places, at)
+	}
+	ours := func() (float64, error) {
+		got, began := 0, time.Now()
+		for i := range n {
+			err := log.ReadCall(ctx, keys[i*7919%len(keys)], func(*events.Event) error { got++; return nil })
+			if err != nil {
+				return 0, err
+			}
+		}
+		if got != n*want {
+			return 0, fmt.Errorf("%d calls have %d events", n, got)
+		}
+		return micros(time.Since(began)) / float64(n), nil
+	}
+	inSequence := func() (float64, error) {
+		return peer.reads(n, func(c *bbolt.Cursor, i int) error {
+			k, v := c.Seek(u64(uint64(i)*7919%(peer.n-uint64(want)) + 1))
+			for range want {
+				if k == nil {
+					return fmt.Errorf("bucket ends")
+				}
+				_ = slices.Clone(v) // it is valid no longer than the transaction
+				k, v = c.Next()
+			}
+			return nil
+		})
+	}
+	// The same two as one could at best: without call ids, index and checksums.
+	whereTheyLie := func(record func([]byte) error) (float64, error) {
+		return peer.reads(n, func(c *bbolt.Cursor, i int) error {
+			for _, at := range places[i*7919%len(keys)] {
+				_, v := c.Seek(u64(at))
+				if err := record(v); err != nil {
+					return err
 				}
 			}
-			if got != n*want {
-				return 0, fmt.Errorf("%d calls have %d events", n, got)
-			}
-			return micros(time.Since(began)) / float64(n), nil
-		},
-		func() (float64, error) {
-			size, began := 0, time.Now()
-			for i := range n {
-				from := uint64(i)*7919%(peer.n-uint64(want)) + 1
-				err := peer.db.View(func(tx *bbolt.Tx) error {
-					c := tx.Bucket(plainBucket).Cursor()
-					k, v := c.Seek(binary.BigEndian.AppendUint64(nil, from))
-					for range want {
-						if k == nil {
-							return fmt.Errorf("bucket ends after %d", from)
-						}
-						size += len(slices.Clone(v)) // it is valid no longer than the transaction
-						k, v = c.Next()
-					}
-					return nil
-				})
-				if err != nil {
-					return 0, err
-				}
-			}
-			return micros(time.Since(began)) / float64(n), nil
-		},
-	)
+			return nil
+		})
+	}
+	var there, decoded []float64
+	p, err := rounds(ctx, pick(b, 5, 9), false, ours, func() (float64, error) {
+		reference, err := inSequence()
+		if err != nil {
+			return 0, err
+		}
+		raw, err := whereTheyLie(func(v []byte) error { _ = slices.Clone(v); return nil })
+		if err != nil {
+			return 0, err
+		}
+		whole, err := whereTheyLie(func(v []byte) error { _, err := events.DecodeBinary(v); return err })
+		there, decoded = append(there, raw/reference), append(decoded, whole/reference)
+		return reference, err
+	})
 	if err != nil {
 		return nil, err
 	}
+	slices.Sort(there)
+	slices.Sort(decoded)
+	half := len(there) / 2
 	return p.row("P8", "load a call of 10 events, decoded / read the same bytes in sequence through bbolt", "us", 3, true,
-		fmt.Sprintf("calls of %d events in a log of %d", want, log.Last())), nil
+		fmt.Sprintf("calls of %d events in a log of %d; bbolt alone where the events lie: %.1f, and decoding them: %.1f", want, log.Last(), there[half], decoded[half])), nil
 }
 
 // callsOf fills log and peer with n events and returns calls that all have the same
