@@ -230,12 +230,27 @@ type agent struct {
 	phoneReason string `wire:"10"` // why it is not
 }
 
+// conversation is the calls and legs that belong together.
 type conversation struct {
-	id    string        `wire:"1"`
-	ids   []string      `wire:"2"` // its own and those merged into it
-	into  *conversation `wire:"-"` // that it was merged into
-	since events.Time   `wire:"4"`
-	legs  int           `wire:"5"` // of it and those merged into it
+	id    string      `wire:"1"`
+	since events.Time `wire:"4"`
+	legs  int         `wire:"5"` // of it and those merged into it
+	merge *merge      `wire:"-"` // nil for one that is alone
+}
+
+// merge says which conversations are one.
+type merge struct {
+	into *conversation // that it was merged into
+	ids  []string      // of those merged into it
+}
+
+// ids are those of a conversation, its own and of those merged into it.
+func (c *conversation) ids() []string {
+	ids := []string{c.id}
+	if c.merge != nil {
+		ids = append(ids, c.merge.ids...)
+	}
+	return ids
 }
 
 // core is one run of a switch.

@@ -326,7 +326,7 @@ func (k *correlator) conversationFor(id string) string {
 func (k *correlator) conversation(id string, since events.Time) *conversation {
 	c := k.convs[id]
 	if c == nil {
-		c = &conversation{id: id, ids: []string{id}, since: since}
+		c = &conversation{id: id, since: since}
 		k.convs[id] = c
 	}
 	return c
@@ -356,11 +356,15 @@ func (k *correlator) mergeInto(fromID, intoID string, at events.Time) {
 	}
 	into.legs += from.legs
 	into.since = min(into.since, from.since)
-	into.ids = append(into.ids, from.ids...)
-	for _, id := range from.ids {
+	ids := from.ids()
+	for _, id := range ids {
 		k.convs[id] = into
 	}
-	from.into = into
+	if into.merge == nil {
+		into.merge = &merge{}
+	}
+	into.merge.ids = append(into.merge.ids, ids...)
+	from.merge = &merge{into: into}
 }
 
 // discard forgets a leg, and its call and conversation with the last of them.
@@ -382,7 +386,7 @@ func (k *correlator) release(c *conversation) {
 	if r.legs--; r.legs > 0 {
 		return
 	}
-	for _, id := range r.ids {
+	for _, id := range r.ids() {
 		if k.convs[id] == r {
 			delete(k.convs, id)
 		}
@@ -391,8 +395,8 @@ func (k *correlator) release(c *conversation) {
 
 // root is the conversation that c has become part of.
 func (c *conversation) root() *conversation {
-	for c.into != nil {
-		c = c.into
+	for c.merge != nil && c.merge.into != nil {
+		c = c.merge.into
 	}
 	return c
 }

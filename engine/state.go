@@ -86,6 +86,10 @@ type (
 		sw   string `wire:"1"`
 		core core   `wire:"2"`
 	}
+	savedConversation struct {
+		conversation
+		ids []string `wire:"2"`
+	}
 	savedAgent struct {
 		account string   `wire:"1"`
 		agent   agent    `wire:"2"`
@@ -129,7 +133,7 @@ type (
 var (
 	headerForm       = events.FormOf[savedHeader]()
 	coreForm         = events.FormOf[savedCore]()
-	conversationForm = events.FormOf[conversation]()
+	conversationForm = events.FormOf[savedConversation]()
 	agentForm        = events.FormOf[savedAgent]()
 	refForm          = events.FormOf[savedRef]()
 	trunkForm        = events.FormOf[savedLeg]()
@@ -163,7 +167,7 @@ func (s *State) Append(b []byte) []byte {
 	}
 	for _, id := range slices.Sorted(maps.Keys(k.convs)) {
 		if c := k.convs[id]; c.id == id {
-			b = appendRecord(b, recordConversation, conversationForm, c, &body)
+			b = appendRecord(b, recordConversation, conversationForm, &savedConversation{*c, c.ids()}, &body)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(k.accounts)) {
@@ -288,10 +292,14 @@ func (ld *loading) record(kind byte, b []byte) error {
 		k.cores[c.sw] = &c.core
 		return err
 	case recordConversation:
-		c := &conversation{}
-		err := conversationForm.Decode(b, c)
-		for _, id := range c.ids {
-			k.convs[id] = c
+		var saved savedConversation
+		err := conversationForm.Decode(b, &saved)
+		c := saved.conversation
+		for _, id := range saved.ids {
+			k.convs[id] = &c
+		}
+		if len(saved.ids) > 1 { // the first is its own
+			c.merge = &merge{ids: slices.Clone(saved.ids[1:])}
 		}
 		return err
 	case recordAgent:
@@ -365,7 +373,7 @@ func (ld *loading) leg(saved *savedLeg, c *callRef) *leg {
 		*l.remember() = more
 	}
 	if l.conv == nil { // never written so; a state that says so must not be deadly
-		l.conv = &conversation{id: saved.conv, ids: []string{saved.conv}, legs: 1}
+		l.conv = &conversation{id: saved.conv, legs: 1}
 		k.convs[saved.conv] = l.conv
 	}
 	if !saved.gone {
