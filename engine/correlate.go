@@ -102,7 +102,6 @@ type leg struct {
 	home     *home         `wire:"-"`
 	otherLeg string        `wire:"6"`  // who placed it
 	partner  string        `wire:"7"`  // bridged with
-	session  string        `wire:"12"` // of the web phone, also after its end
 	since    events.Time   `wire:"18"` // first event, by ours
 	heard    events.Time   `wire:"-"`  // last frame, by our clock
 	listed   events.Time   `wire:"-"`  // by the last comparison that showed it
@@ -113,9 +112,9 @@ type leg struct {
 	ended     bool `wire:"21"`
 	recording bool `wire:"25"`
 	onServer  bool `wire:"27"`
-	// sessionOver says that the session has ended, which the leg survives.
-	sessionOver bool `wire:"28"`
-	unlisted    bool `wire:"-"` // the last comparison did not show it
+	unlisted  bool `wire:"-"` // the last comparison did not show it
+	// webPhone says that it has a web phone's session, or had, by the leg's id.
+	webPhone bool `wire:"-"`
 	// unseen says that the partner was not seen yet when they were bridged.
 	unseen bool `wire:"-"`
 }
@@ -135,7 +134,8 @@ type legMore struct {
 	// awaitedBy is the other end of that: who was bridged with this leg before it
 	// was seen.
 	awaitedBy  string        `wire:"10"`
-	stamp      string        `wire:"-"` // of the last transfer seen
+	session    string        `wire:"12"` // of the web phone, also after its end, where the leg has another id by now
+	stamp      string        `wire:"-"`  // of the last transfer seen
 	hangup     events.Hangup `wire:"14"`
 	endedAt    events.Time   `wire:"16"` // by the switch's clock
 	goneAt     events.Time   `wire:"17"` // by ours
@@ -143,6 +143,8 @@ type legMore struct {
 	parked     bool          `wire:"23"`
 	conference bool          `wire:"24"`
 	detailed   bool          `wire:"26"`
+	// sessionOver says that the session has ended, which the leg survives.
+	sessionOver bool `wire:"28"`
 }
 
 // noMore is what the legs have that have nothing more. It is never written.
@@ -163,6 +165,26 @@ func (l *leg) awaiting() string {
 		return l.partner
 	}
 	return l.more().awaits
+}
+
+// sessionID is that of the web phone's session, also after its end; "" if there is
+// none.
+func (l *leg) sessionID() string {
+	if l.webPhone {
+		return l.id
+	}
+	return l.more().session
+}
+
+// holds sets the leg's session, which has not ended.
+func (l *leg) holds(session string) {
+	l.webPhone = session != "" && session == l.id
+	if l.rare != nil || session != "" && !l.webPhone {
+		m := l.remember()
+		if m.session, m.sessionOver = session, false; l.webPhone {
+			m.session = ""
+		}
+	}
 }
 
 // remember returns the same as more, to be written.

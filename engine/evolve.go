@@ -284,8 +284,8 @@ func (k *correlator) alive(l *leg) {
 	if l.rare != nil {
 		l.rare.inferred = false
 	}
-	if k.sessions[l.session] == nil {
-		l.session, l.sessionOver = "", false
+	if k.sessions[l.sessionID()] == nil {
+		l.holds("")
 	}
 }
 
@@ -295,9 +295,12 @@ func (k *correlator) relabel(l *leg, id string) {
 	}
 	old := l.id
 	delete(k.legs, old)
+	if l.webPhone {
+		l.webPhone, l.remember().session = false, old
+	}
 	l.id = id
 	k.legs[id] = l
-	if s := k.sessions[l.session]; s != nil && s.leg == old {
+	if s := k.sessions[l.sessionID()]; s != nil && s.leg == old {
 		s.leg = id
 	}
 	if awaits := l.awaiting(); k.awaited[awaits] == old {

@@ -171,7 +171,7 @@ func (s *session) layer(name string) *string {
 // legOf is the leg of a session, nil while it was not seen or when it is
 // forgotten.
 func (k *correlator) legOf(s *session) *leg {
-	if l := k.legs[s.leg]; l != nil && l.session == s.id {
+	if l := k.legs[s.leg]; l != nil && l.sessionID() == s.id {
 		return l
 	}
 	return nil
@@ -249,7 +249,7 @@ func (k *correlator) joinSession(l *leg) {
 // inferSession infers a web phone's session from the leg (client semantics 7.1).
 // Where the account has a web phone of ours, that one's word is waited for.
 func (k *correlator) inferSession(l *leg, o *LegObservation) {
-	if o.WebRTC == "" || l.session != "" || l.call.agent.registered && k.now < l.since.Add(waitForChannel) {
+	if o.WebRTC == "" || l.sessionID() != "" || l.call.agent.registered && k.now < l.since.Add(waitForChannel) {
 		return
 	}
 	k.emitCall(l, &events.WebRTCSessionNew{Session: l.id, Transport: o.WebRTC, Inferred: true})
@@ -258,13 +258,14 @@ func (k *correlator) inferSession(l *leg, o *LegObservation) {
 // legEnds says what a leg's end is for its session: of an inferred one the end, of
 // one that a phone holds that it is to hang up.
 func (k *correlator) legEnds(l *leg, h *events.Hangup, inferred bool) {
-	if l.session == "" || l.sessionOver {
+	session := l.sessionID()
+	if session == "" || l.more().sessionOver {
 		return
 	}
-	s := k.sessions[l.session]
+	s := k.sessions[session]
 	switch {
 	case s == nil:
-		k.emitCall(l, &events.WebRTCSessionEnded{Session: l.session, Cause: h.Cause, Inferred: true})
+		k.emitCall(l, &events.WebRTCSessionEnded{Session: session, Cause: h.Cause, Inferred: true})
 	case !inferred && !s.ended && s.dialog != events.DialogHangup: // a live session is evidence against an inferred end
 		k.emitCall(l, &events.WebRTCStateChanged{
 			Session: s.id, Layer: events.LayerDialog, State: events.DialogHangup, From: s.dialog,
@@ -346,7 +347,7 @@ func (k *correlator) evolveSession(ev *events.Event) bool {
 func (k *correlator) newSession(ev *events.Event, p *events.WebRTCSessionNew) {
 	l := k.legs[ev.Leg]
 	if ev.Call != "" && l != nil {
-		l.session, l.sessionOver = p.Session, false
+		l.holds(p.Session)
 	}
 	if p.Inferred {
 		return
@@ -374,8 +375,8 @@ func (s *session) changed(p *events.WebRTCStateChanged) {
 }
 
 func (k *correlator) sessionOver(ev *events.Event, p *events.WebRTCSessionEnded) {
-	if l := k.legs[ev.Leg]; l != nil && l.session == p.Session {
-		l.sessionOver = true // and no second one is inferred from its headers
+	if l := k.legs[ev.Leg]; l != nil && l.sessionID() == p.Session {
+		l.remember().sessionOver = true // and no second one is inferred from its headers
 	}
 	if s := k.sessions[p.Session]; s != nil && !s.ended {
 		s.ended, s.heard = true, ev.RecordedAt

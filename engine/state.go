@@ -209,7 +209,7 @@ func (s *State) Append(b []byte) []byte {
 
 func (k *correlator) saved(l *leg) savedLeg {
 	whole := wholeLeg{*l, *l.home, *l.more()}
-	whole.awaits = l.awaiting()
+	whole.awaits, whole.session = l.awaiting(), l.sessionID()
 	return savedLeg{leg: whole, conv: l.conv.root().id, gone: k.legs[l.id] != l}
 }
 
@@ -368,6 +368,9 @@ func (ld *loading) leg(saved *savedLeg, c *callRef) *leg {
 	more := saved.leg.legMore
 	if l.partner != "" && l.partner == more.awaits {
 		l.unseen, more.awaits = true, ""
+	}
+	if l.id != "" && l.id == more.session {
+		l.webPhone, more.session = true, ""
 	}
 	if more != noMore {
 		*l.remember() = more
