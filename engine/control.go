@@ -222,7 +222,7 @@ func (e *Engine) do(ctx context.Context, r *Request) Outcome {
 	err := e.shards[e.shardOf(r.Account)].do(ctx, func(pr *Projection) {
 		known = pr.accounts[r.Account] != nil
 		if earlier = pr.earlier(r); earlier == nil {
-			p, refusal = pr.plan(r, e.cfg.WebPhone != nil && e.cfg.WebPhone(r.Account))
+			p, refusal = pr.plan(r, asked(e.cfg.WebPhone, r.Account), asked(e.cfg.PhoneVideo, r.Account))
 		}
 	})
 	switch {

@@ -32,6 +32,8 @@ type Config struct {
 	SnapshotEvery int
 	// WebPhone reports whether an account's calls are a web phone's. Nil means none.
 	WebPhone func(account string) bool
+	// PhoneVideo reports whether that web phone has video. Nil means none.
+	PhoneVideo func(account string) bool
 	// Observer is shown what happens. Nil means none.
 	Observer Observer
 	// Logger gets the engine's diary. Nil means none.

@@ -113,13 +113,14 @@ type method struct {
 // planning is one request against its account's line.
 type planning struct {
 	plan
-	p    *Projection
-	a    *account
-	c    *call // that it is about
-	main *call // of a consultation, with second
-	sec  *call
-	r    *Request
-	web  bool // the account has a web phone
+	p     *Projection
+	a     *account
+	c     *call // that it is about
+	main  *call // of a consultation, with second
+	sec   *call
+	r     *Request
+	web   bool // the account has a web phone
+	video bool // which has video
 }
 
 // Methods that others know by name: the fold looks at the one, permissions at the
@@ -162,12 +163,12 @@ func Methods() []string { return slices.Sorted(maps.Keys(methods)) }
 
 // plan says what a request takes, or why it is refused. It reads the account's
 // line and changes nothing.
-func (p *Projection) plan(r *Request, webPhone bool) (plan, error) {
+func (p *Projection) plan(r *Request, webPhone, video bool) (plan, error) {
 	m, ok := methods[r.Method]
 	if !ok {
 		return plan{}, refuse(VerdictUnknownMethod, "%q; there are %v", r.Method, Methods())
 	}
-	g := planning{p: p, a: p.accounts[r.Account], r: r, web: webPhone}
+	g := planning{p: p, a: p.accounts[r.Account], r: r, web: webPhone, video: webPhone && video}
 	if g.a == nil {
 		_, domain := cti.SplitAccount(r.Account)
 		g.a = &account{name: r.Account, domain: domain} // of an agent who was never heard of
@@ -181,6 +182,9 @@ func (p *Projection) plan(r *Request, webPhone bool) (plan, error) {
 	err := m.plan(&g)
 	return g.plan, err
 }
+
+// asked is what fn says of an account; of nothing where there is no fn.
+func asked(fn func(account string) bool, account string) bool { return fn != nil && fn(account) }
 
 // find looks up the call that the request is about.
 func (g *planning) find() error {
@@ -398,7 +402,10 @@ func planUserState(g *planning) error {
 func planCapabilities(g *planning) error {
 	all := cti.CanDial | cti.CanDrop | cti.TalkBridged | cti.Held | cti.CompleteTransfer
 	if g.web {
-		all |= cti.CanAnswer | cti.CanVideo
+		all |= cti.CanAnswer
+	}
+	if g.video {
+		all |= cti.CanVideo
 	}
 	g.answer = strconv.Itoa(int(all))
 	return nil

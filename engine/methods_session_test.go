@@ -76,6 +76,27 @@ func TestWhoCarriesOut(t *testing.T) {
 	}
 }
 
+// TestCapabilitiesAreThePhones: what a line can ever do depends on the phone that the
+// account has.
+func TestCapabilitiesAreThePhones(t *testing.T) {
+	is := func(b bool) func(string) bool { return func(string) bool { return b } }
+	for want, tt := range map[string]struct{ webPhone, video func(string) bool }{
+		"1978": {nil, nil},
+		"1982": {is(true), is(false)},
+		"4030": {is(true), is(true)},
+	} {
+		s := newStory(t, Policies{})
+		s.o.WebPhone, s.o.PhoneVideo = tt.webPhone, tt.video
+		p, _, err := s.o.Do(Request{ID: "1", Account: anna, Method: "getCapabilities", By: "test"}, s.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.plan.answer; got != want {
+			t.Errorf("capabilities %s, want %s", got, want)
+		}
+	}
+}
+
 // talks answers a ringing session and its leg.
 func (s *story) talks(o SessionObservation) {
 	s.tell(o)

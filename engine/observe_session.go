@@ -12,7 +12,7 @@ const (
 	SessionUnregistered                        // and no longer: Reason
 	SessionNew                                 // it is: Transport, Direction, State (of the dialog), Attempt, Video
 	SessionState                               // Layer is in State now: Attempt, and Cause where one is told
-	SessionVideo                               // video is seen: the dialog is active, or active again, with video in use
+	SessionVideo                               // video is seen: it comes, or the dialog is active, or active again, with video in use; Codec where it is known
 	SessionStats                               // Stats hold
 	SessionEnded                               // it is gone for good: Reason, Cause, CauseCode, By, where they are known
 )
@@ -39,7 +39,8 @@ type SessionObservation struct {
 	// Attempt counts the PeerConnections of the session that were given up: 0, and
 	// one more with each reattach.
 	Attempt int
-	Video   bool // SessionNew: video is offered and in use
+	Video   bool   // SessionNew: video is offered and in use
+	Codec   string // SessionVideo: "VP8"
 
 	Layer string // SessionState: events.LayerDialog, LayerICE or LayerDTLS
 	// State is, of the dialog, one of the events.Dialog constants; of ICE and DTLS

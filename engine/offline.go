@@ -6,8 +6,8 @@ import "github.com/callstate/callstate/events"
 // CTI events out. Its clock is that of the inputs. It is what conformance,
 // project and tests use, and runs the code that the engine runs.
 type Offline struct {
-	// WebPhone is that of [Config].
-	WebPhone func(account string) bool
+	// WebPhone and PhoneVideo are those of [Config].
+	WebPhone, PhoneVideo func(account string) bool
 
 	correlator *correlator
 	projection *Projection
@@ -74,7 +74,7 @@ func (o *Offline) fold(evs []events.Event) []Step {
 // each but the first upon the answer to the one before; and what its record gave.
 // Finish the request with Completed.
 func (o *Offline) Do(r Request, now events.Time) (Plan, []Step, error) {
-	p, refusal := o.projection.plan(&r, o.WebPhone != nil && o.WebPhone(r.Account))
+	p, refusal := o.projection.plan(&r, asked(o.WebPhone, r.Account), asked(o.PhoneVideo, r.Account))
 	steps, err := o.record(r.Account, p.call, p.conversation, now, &events.CommandRequested{Request: r.ID, Method: r.Method, Args: r.args(), By: r.By})
 	if err != nil {
 		return Plan{}, steps, err

@@ -182,7 +182,8 @@ type Phone interface {
 	// Call places a call and returns its session when the server has made the
 	// channel; whether it is answered is told by observations.
 	Call(ctx context.Context, number string) (session string, err error)
-	// Answer answers a ringing session.
+	// Answer answers a ringing session, with video where it is offered and the phone
+	// has it.
 	Answer(ctx context.Context, session string, video bool) error
 	// AutoAnswer answers a session when it rings: at once, or within 5 s of being
 	// told, since the leg's channel event may come before the invite (click-to-call,
@@ -194,6 +195,7 @@ type Phone interface {
 	// server's default. A session that is gone is no error.
 	Hangup(ctx context.Context, session, cause string) error
 	SendDTMF(ctx context.Context, session, digits string) error
-	// SetVideo sends video or stops sending it.
+	// SetVideo sends video or stops sending it; [VerdictNotSupported] where the phone
+	// has none, or none was agreed in the session.
 	SetVideo(ctx context.Context, session string, on bool) error
 }

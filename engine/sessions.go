@@ -116,7 +116,7 @@ func (k *correlator) sessionTold(s *session, o *SessionObservation) disposition 
 		k.sessionState(s, o.Layer, o)
 	case SessionVideo:
 		if !s.seesVideo {
-			k.emitOf(s, &events.WebRTCVideoStarted{Session: s.id})
+			k.emitOf(s, &events.WebRTCVideoStarted{Session: s.id, Codec: o.Codec})
 		}
 	case SessionStats:
 		if k.at > s.statsAt {

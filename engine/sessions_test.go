@@ -193,7 +193,7 @@ func TestSessionIsToldOnce(t *testing.T) {
 	inputs := []Input{
 		s.told(SessionObservation{Kind: SessionRegistered}),
 		s.told(rings("b")), s.told(ice("b", "new")), s.told(dialog("b", events.DialogActive)),
-		s.told(SessionObservation{Kind: SessionVideo, Session: "b"}), stats,
+		s.told(SessionObservation{Kind: SessionVideo, Session: "b", Codec: "VP8"}), stats,
 	}
 	for _, in := range inputs {
 		s.feed(in)
@@ -212,6 +212,15 @@ func TestSessionIsToldOnce(t *testing.T) {
 		if p, ok := ev.Payload.(*events.WebRTCStats); ok && (p.SentLoss != 0 || p.SentJitterMs != 0) {
 			t.Errorf("no numbers were told as %+v", p)
 		}
+	}
+	seen := 0
+	for _, ev := range s.evs {
+		if v, is := ev.Payload.(*events.WebRTCVideoStarted); is && *v == (events.WebRTCVideoStarted{Session: "b", Codec: "VP8"}) {
+			seen++
+		}
+	}
+	if seen != 1 {
+		t.Errorf("video is told of %d times", seen)
 	}
 	if f := s.o.Frames(); !f.Reconciles() || f.Duplicates != 6 {
 		t.Errorf("frames: %+v", f)

@@ -247,6 +247,7 @@ type (
 	// WebRTCVideoStarted is video seen in the session.
 	WebRTCVideoStarted struct {
 		Session string `json:"session" wire:"1"`
+		Codec   string `json:"codec,omitempty" wire:"2"` // "VP8"; empty where the phone did not tell
 	}
 	// WebRTCStats are the session's figures so far, all attempts together: what was
 	// received and sent since its beginning, jitter and round trip as they are now.

@@ -40,6 +40,7 @@ func runGolden(rec *webitel.Recording) ([]entry, error) {
 		phone:   goldenPhone{useVideo: g.Config.UseVideo},
 	}
 	r.offline.WebPhone = func(string) bool { return g.Config.UseWebPhone }
+	r.offline.PhoneVideo = func(string) bool { return g.Config.UseVideo }
 	if g.Config.UseWebPhone {
 		r.out = append(r.out, entry{"at": -1, "verto": "login"})
 	}

@@ -31,7 +31,7 @@ func sessionText(p events.Payload) (string, bool) {
 		}
 		return s, true
 	case *events.WebRTCVideoStarted:
-		return join("session", shortID(p.Session)), true
+		return join("session", shortID(p.Session), p.Codec), true
 	case *events.WebRTCStats:
 		s := qualityText(&cti.Quality{
 			Codec: p.Codec, PacketsReceived: p.PacketsReceived, PacketsSent: p.PacketsSent, PacketsLost: p.PacketsLost,
