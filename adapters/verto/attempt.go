@@ -17,46 +17,53 @@ import (
 // verto.answer.
 func (s *session) accept(m fromServerMsg) {
 	switch {
-	case s.peer == nil || s.accepted && m.call.SDP == "":
+	case s.peers == nil || s.accepted && m.call.SDP == "":
 	case m.call.SDP == "":
 		s.fail(fmt.Errorf("%w: %s without sdp", ErrMedia, m.method))
 	default:
 		s.accepted = true
-		if err := s.peer.accept(m.call.SDP); err != nil {
+		if err := s.peers.accept(m.call.SDP); err != nil {
 			s.fail(fmt.Errorf("%w: %w", ErrMedia, err))
 		}
 	}
 }
 
-// open makes the media of an attempt.
-func (s *session) open() error {
+// open makes the media of an attempt; with video if that can be made.
+func (s *session) open(video bool) error {
 	user := &s.p.user
 	if s.rec == nil && user.Record != "" {
 		s.rec = newRecorder(user.Record, s.id, time.Now(), s.log)
 	}
 	out := newOutTrack(s.id, s.p.clip, user.Audio == AudioEcho)
-	peer, err := newPeer(s.p.media, out, attempt{s, s.attempt}, s.rec)
+	audio, err := newPeer(s.p.media, out, attempt{s, s.attempt}, s.rec)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrMedia, err)
 	}
-	s.peer = peer
+	s.peers = &peers{audio: audio, log: s.log}
+	if video {
+		out := newVideoTrack(s.id, s.p.video, s.muted)
+		if s.peers.video, err = newVideoPeer(s.p.media, out, attempt{s, s.attempt}.videoSeen, s.log); err != nil {
+			s.log.Warn("the call has no video", "err", err)
+		}
+	}
 	return nil
 }
 
 // shut ends the media of an attempt, and keeps its figures.
 func (s *session) shut() {
-	if s.peer == nil {
+	if s.peers == nil {
 		return
 	}
-	s.before = total(s.before, s.peer.stats())
-	if err := s.peer.close(); err != nil {
-		s.log.Warn("close the PeerConnection", "err", err)
+	s.before = total(s.before, s.peers.audio.stats())
+	if err := s.peers.close(); err != nil {
+		s.log.Warn("close the PeerConnections", "err", err)
 	}
-	s.peer = nil
+	s.peers = nil
 }
 
-// answer answers a ringing call; c may be nil.
-func (s *session) answer(c *command) {
+// answer answers a ringing call, with video where it is offered and the phone has
+// it; c may be nil.
+func (s *session) answer(c *command, video bool) {
 	if state := s.state(); state != events.DialogRinging || s.offer == "" {
 		c.finish(fmt.Errorf("answer: %w: it is %s", ErrNoSession, state))
 		return
@@ -64,7 +71,8 @@ func (s *session) answer(c *command) {
 	ctx, cancel := s.timeout()
 	defer cancel()
 	s.shut() // of an answer that was refused
-	err := s.open()
+	s.video = video && s.p.video != nil
+	err := s.open(s.video && offersVideo(s.offer))
 	if err == nil {
 		s.tellICE()
 		err = s.send(ctx, MethodAnswer, s.offer, func(f *Frame, err error) {
@@ -97,7 +105,7 @@ func (s *session) reattach() {
 	}
 	ctx, cancel := s.timeout()
 	defer cancel()
-	err := s.open()
+	err := s.open(s.video && offersVideo(s.offer))
 	if err == nil {
 		s.tellICE()
 		err = s.send(ctx, MethodAttach, healed(s.offer), func(f *Frame, err error) {
@@ -120,21 +128,21 @@ func (s *session) reattach() {
 // The call is up all the while, and stays so if there is none.
 func (s *session) findWay(attempt int) {
 	state := s.state()
-	if s.peer == nil || s.attempt != attempt || state != events.DialogActive && state != events.DialogHeld {
+	if s.peers == nil || s.attempt != attempt || state != events.DialogActive && state != events.DialogHeld {
 		return
 	}
 	ctx, cancel := s.timeout()
 	defer cancel()
-	peer := s.peer
-	offer, err := peer.restart(ctx)
+	peers := s.peers
+	offer, err := peers.offer(ctx, true)
 	if err == nil {
 		err = s.request(MethodModify, CallRequest{Action: ActionUpdateMedia, SDP: offer}, func(f *Frame, err error) {
 			var r CallResult
 			if err = outcome(f, err); err == nil {
 				err = Read(f.Result, &r)
 			}
-			if err == nil && peer == s.peer {
-				err = peer.accept(r.SDP)
+			if err == nil && peers == s.peers {
+				err = peers.accept(r.SDP)
 			}
 			if err != nil {
 				s.log.Warn("no other way for the media", "err", err)
@@ -148,7 +156,7 @@ func (s *session) findWay(attempt int) {
 
 // send answers an offer of the server.
 func (s *session) send(ctx context.Context, method, offer string, then func(*Frame, error)) error {
-	sdp, err := s.peer.answer(ctx, offer)
+	sdp, err := s.peers.answer(ctx, offer)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrMedia, err)
 	}
@@ -167,12 +175,12 @@ func (s *session) tellStats(final bool) {
 	if !final && s.p.out.len() > maxQueued {
 		return
 	}
-	if s.peer == nil && (!final || s.before == (events.WebRTCStats{})) {
+	if s.peers == nil && (!final || s.before == (events.WebRTCStats{})) {
 		return
 	}
 	var now events.WebRTCStats
-	if s.peer != nil {
-		now = s.peer.stats()
+	if s.peers != nil {
+		now = s.peers.audio.stats()
 	}
 	now = total(s.before, now)
 	now.Session, now.Final, now.MOS = s.id, final, estimateMOS(now)
@@ -184,7 +192,7 @@ func (s *session) tellStats(final bool) {
 // tellICE tells that there is a PeerConnection.
 func (s *session) tellICE() { attempt{s, s.attempt}.transportState(events.LayerICE, "new") }
 
-// attempt is what one PeerConnection of the session tells.
+// attempt is what the media of one attempt of the session tell.
 type attempt struct {
 	s *session
 	n int
@@ -197,6 +205,14 @@ func (a attempt) transportState(layer, state string) {
 	a.s.p.tellOf(engine.SessionObservation{
 		Kind: engine.SessionState, Session: a.s.id, Attempt: a.n, Layer: layer, State: state,
 	})
+}
+
+// videoSeen tells, once a session, that video comes in.
+func (a attempt) videoSeen(codec string) {
+	if a.s.sawVideo.Swap(true) {
+		return
+	}
+	a.s.p.tellOf(engine.SessionObservation{Kind: engine.SessionVideo, Session: a.s.id, Attempt: a.n, Codec: codec})
 }
 
 func (a attempt) digit(digit byte, d time.Duration) {

@@ -35,6 +35,7 @@ type User struct {
 	Password Secret       `json:"password" toml:"password"`
 	Answer   AnswerPolicy `json:"answer,omitempty" toml:"answer,omitempty"`
 	Audio    string       `json:"audio,omitempty" toml:"audio,omitempty"`   // AudioSilence, AudioEcho, or a .wav, .ogg or .opus file
+	Video    string       `json:"video,omitempty" toml:"video,omitempty"`   // an .ivf file of VP8, which is sent over and over; empty: no video
 	Record   string       `json:"record,omitempty" toml:"record,omitempty"` // folder for what comes in; empty: not kept
 	SessID   Secret       `json:"sessId,omitempty" toml:"sessId,omitempty"` // see [LoadSessID]; empty: a new one
 }

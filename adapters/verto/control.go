@@ -43,12 +43,13 @@ func (p *Phone) Call(ctx context.Context, number string) (string, error) {
 	return id, nil
 }
 
-// Answer implements [engine.Phone]. Video is never sent: there is no camera.
-func (p *Phone) Answer(ctx context.Context, id string, _ bool) error {
+// Answer implements [engine.Phone]. Video is taken and sent where it is asked for,
+// the server offers it and the user has it (User.Video).
+func (p *Phone) Answer(ctx context.Context, id string, video bool) error {
 	if p.user.Answer == AnswerNever {
 		return &engine.RequestError{Result: engine.VerdictNotAllowed, Text: `the phone is never to answer (answer = "never")`}
 	}
-	return p.ask(ctx, id, (*session).answer, "")
+	return p.ask(ctx, id, func(s *session, c *command) { s.answer(c, video) }, "")
 }
 
 // AutoAnswer implements [engine.Phone].
@@ -99,19 +100,10 @@ func (p *Phone) SendDTMF(ctx context.Context, id, digits string) error {
 	return p.ask(ctx, id, (*session).dtmf, digits)
 }
 
-// SetVideo implements [engine.Phone]. There is no camera, so that video can only
-// stay off.
-func (p *Phone) SetVideo(_ context.Context, id string, on bool) error {
-	p.mu.Lock()
-	known := p.sessions[id] != nil
-	p.mu.Unlock()
-	switch {
-	case !known:
-		return requestError(ErrNoSession)
-	case on:
-		return &engine.RequestError{Result: engine.VerdictNotSupported, Text: "this phone has no camera"}
-	}
-	return nil
+// SetVideo implements [engine.Phone]. A phone without video (User.Video) can only
+// leave it off.
+func (p *Phone) SetVideo(ctx context.Context, id string, on bool) error {
+	return p.ask(ctx, id, func(s *session, c *command) { c.finish(s.setVideo(on)) }, "")
 }
 
 // ask has a session do something and waits for the outcome.
@@ -211,6 +203,24 @@ func (s *session) dtmf(c *command) {
 	}
 }
 
+// setVideo sends video or stops sending it. It begins again with a key frame.
+func (s *session) setVideo(on bool) error {
+	state := s.state()
+	switch {
+	case s.p.video == nil && !on:
+		return nil
+	case s.p.video == nil:
+		return fmt.Errorf(`%w: this phone sends none: its user has no "video" setting`, ErrNoVideo)
+	case state != events.DialogEarly && state != events.DialogActive && state != events.DialogHeld:
+		return fmt.Errorf("video: %w: it is %s", ErrNoSession, state)
+	case !s.peers.sendsVideo():
+		return fmt.Errorf("%w in this session: it was not agreed, or its transport has failed", ErrNoVideo)
+	}
+	s.muted = !on
+	s.peers.video.out.mute(s.muted)
+	return nil
+}
+
 // requestError gives an error the engine's word for it.
 func requestError(err error) error {
 	if err == nil {
@@ -225,6 +235,7 @@ func requestError(err error) error {
 		{ErrNoReply, engine.VerdictNoReply},
 		{ErrNoSession, engine.VerdictNoSession},
 		{ErrNoCall, engine.VerdictNoSession},
+		{ErrNoVideo, engine.VerdictNotSupported},
 		{ErrUnknown, engine.VerdictNotPermitted},
 		{ErrNotPermitted, engine.VerdictNotPermitted},
 	} {

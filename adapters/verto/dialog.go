@@ -104,17 +104,6 @@ func (c *dialog) hold(state string) Step {
 	return Step{}
 }
 
-// offersVideo reports whether a description has video that is not refused.
-func offersVideo(sdp string) bool {
-	for line := range strings.Lines(sdp) {
-		rest, ok := strings.CutPrefix(line, "m=video")
-		if ok && !strings.HasPrefix(rest, " 0 ") {
-			return true
-		}
-	}
-	return false
-}
-
 func (c *dialog) begin(state string) Step {
 	c.To = state
 	return Step{Changes: []Change{c.Change}}

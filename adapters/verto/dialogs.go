@@ -18,7 +18,8 @@ import (
 // A dialog that is over stays until [Dialogs.Destroy], so that its owner can tell
 // the last of it.
 type Dialogs struct {
-	// TakesVideo says that the phone shows video where a dialog has it.
+	// TakesVideo says that the phone shows video where a dialog has it. It is for
+	// recordings: a [Phone] tells of video when it comes.
 	TakesVideo bool
 
 	calls      map[string]*dialog

@@ -39,6 +39,10 @@
 // from its first moment, also while held: silence, an echo, or a file. All calls
 // are paced by one ticker. sdp.go has all that is changed in descriptions.
 //
-// There is no video: FreeSWITCH uses a transport for each medium, pion one for
-// all, and there is no camera. Video that is offered is refused, the audio taken.
+// A user with video (User.Video) sends a clip of VP8, over and over, and takes what
+// comes: calls are placed with video, and answered with it where it is offered and
+// asked for. FreeSWITCH has a transport for each medium, pion one for all, so that
+// the video has a PeerConnection of its own; sdpvideo.go cuts and joins the
+// descriptions. The call is the audio's: states and figures are its, and without
+// video, or when that fails, it goes on. Other users refuse video.
 package verto

@@ -142,6 +142,9 @@ var (
 	ErrNoSession = errors.New("verto: no such session")
 	// ErrMedia is returned when a call's media could not be made.
 	ErrMedia = errors.New("verto: no media")
+	// ErrNoVideo is returned when video is asked of a phone or a session that has
+	// none.
+	ErrNoVideo = errors.New("verto: no video")
 	// ErrNotVerto is returned when what answers at the address is no Verto server.
 	ErrNotVerto = errors.New("verto: not a Verto server")
 	// ErrDisplaced is returned when another phone signed in with our session id.

@@ -49,6 +49,9 @@ func newMedia(local netip.Addr, logger *slog.Logger, tune func(*webrtc.SettingEn
 			return nil, fmt.Errorf("verto: register %s: %w", c.MimeType, err)
 		}
 	}
+	if err := codecs.RegisterCodec(vp8, webrtc.RTPCodecTypeVideo); err != nil {
+		return nil, fmt.Errorf("verto: register %s: %w", vp8.MimeType, err)
+	}
 	engine := settings(local.Unmap(), log)
 	tune(&engine)
 	// Without a registry of its own it would have all interceptors of pion.

@@ -1,7 +1,6 @@
 package verto
 
 import (
-	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -11,13 +10,13 @@ import (
 	"github.com/pion/webrtc/v4"
 )
 
-// peer is one PeerConnection of a call: one attempt.
+// peer is the PeerConnection of a call's audio: one attempt.
 type peer struct {
-	media *Media
-	pc    *webrtc.PeerConnection
-	out   *outTrack
-	to    peerEvents
-	rec   *recorder // nil: none
+	negotiation
+
+	out *outTrack
+	to  peerEvents
+	rec *recorder // nil: none
 
 	in      inbound
 	reports *reports
@@ -41,7 +40,7 @@ func newPeer(m *Media, out *outTrack, to peerEvents, rec *recorder) (*peer, erro
 	if err != nil {
 		return nil, fmt.Errorf("make a PeerConnection: %w", err)
 	}
-	p := &peer{media: m, pc: pc, out: out, to: to, rec: rec}
+	p := &peer{negotiation: negotiation{m, pc}, out: out, to: to, rec: rec}
 	p.reports = newReports(m.began, pc, out.StreamID(), &p.in, out)
 	sender, err := pc.AddTrack(out)
 	if err == nil {
@@ -84,48 +83,6 @@ func preferCodecs(pc *webrtc.PeerConnection, c clip) error {
 		if err := t.SetCodecPreferences(append(first, rest...)); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// offer returns our offer.
-func (p *peer) offer(ctx context.Context) (string, error) {
-	d, err := p.pc.CreateOffer(nil)
-	if err != nil {
-		return "", fmt.Errorf("make an offer: %w", err)
-	}
-	return p.media.describe(ctx, p.pc, d)
-}
-
-// restart returns an offer that finds a way for the media anew (RFC 8445, 9).
-func (p *peer) restart(ctx context.Context) (string, error) {
-	d, err := p.pc.CreateOffer(&webrtc.OfferOptions{ICERestart: true})
-	if err != nil {
-		return "", fmt.Errorf("make an offer: %w", err)
-	}
-	return p.media.describe(ctx, p.pc, d)
-}
-
-// answer takes the server's offer and returns our answer.
-func (p *peer) answer(ctx context.Context, offer string) (string, error) {
-	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: fromServer(offer)}); err != nil {
-		return "", fmt.Errorf("read the offer: %w", err)
-	}
-	d, err := p.pc.CreateAnswer(nil)
-	if err != nil {
-		return "", fmt.Errorf("make an answer: %w", err)
-	}
-	return p.media.describe(ctx, p.pc, d)
-}
-
-// accept takes the server's answer to our offer. A second one is ignored: FreeSWITCH
-// may send the same in verto.media and in verto.answer.
-func (p *peer) accept(answer string) error {
-	if p.pc.SignalingState() == webrtc.SignalingStateStable {
-		return nil
-	}
-	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: fromServer(answer)}); err != nil {
-		return fmt.Errorf("read the answer: %w", err)
 	}
 	return nil
 }

@@ -32,6 +32,7 @@ type Phone struct {
 	sink  Sink
 	log   *slog.Logger
 	clip  clip
+	video videoClip // nil: the phone has none
 
 	out  *mailbox[engine.Input] // on the way to the sink
 	room chan struct{}          // holds one: the sink has taken some
@@ -50,7 +51,8 @@ type Phone struct {
 	onDigit  func(session string, digit byte, d time.Duration)
 }
 
-// NewPhone returns a phone for an account. It reads the user's audio file. A nil
+// NewPhone returns a phone for an account. It reads the user's audio and video
+// files. A nil
 // logger discards.
 func NewPhone(cfg Config, user User, media *Media, sink Sink, logger *slog.Logger) (*Phone, error) {
 	if err := errors.Join(cfg.Validate(), user.Validate()); err != nil {
@@ -75,6 +77,12 @@ func NewPhone(cfg Config, user User, media *Media, sink Sink, logger *slog.Logge
 	default:
 		var err error
 		if p.clip, err = readClip(user.Audio); err != nil {
+			return nil, err
+		}
+	}
+	if user.Video != "" {
+		var err error
+		if p.video, err = readVideoClip(user.Video); err != nil {
 			return nil, err
 		}
 	}

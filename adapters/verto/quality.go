@@ -52,6 +52,8 @@ func codecName(mime string) string {
 		return "PCMU"
 	case webrtc.MimeTypePCMA:
 		return "PCMA"
+	case webrtc.MimeTypeVP8:
+		return "VP8"
 	}
 	return ""
 }

@@ -153,7 +153,7 @@ func TestReportsBetweenPeers(t *testing.T) {
 		peers[i] = p
 	}
 	a, b := peers[0], peers[1]
-	offer, err := a.offer(t.Context())
+	offer, err := a.offer(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)
 	}

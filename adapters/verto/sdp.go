@@ -6,7 +6,8 @@ import (
 )
 
 // What follows are the only changes that a running FreeSWITCH proved necessary
-// between its descriptions and pion's (section 16.2 of the protocol reference).
+// between its descriptions and pion's (section 16.2 of the protocol reference). Video
+// needs more: sdpvideo.go.
 
 // fromServer adapts a description of FreeSWITCH for pion. FreeSWITCH names no
 // media section and bundles none: without a=mid pion refuses an offer and never

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/callstate/callstate/events"
@@ -19,14 +20,17 @@ type session struct {
 	log *slog.Logger
 	box *mailbox[any] // of the types below
 
-	done chan struct{} // closed when nothing is done any more
+	done     chan struct{} // closed when nothing is done any more
+	sawVideo atomic.Bool   // of the far end; it is told once
 
 	// What follows belongs to the session's goroutine.
 	attempt  int
 	offer    string // of the server
 	link     *link  // over which it came: elsewhere its answer would mean nothing
-	peer     *peer  // nil while there is none
+	peers    *peers // nil while there are none
 	accepted bool   // the server's answer to our offer
+	video    bool   // wanted, where the server has it too
+	muted    bool   // the video that we send
 	rec      *recorder
 	before   events.WebRTCStats // of the attempts that were given up
 
@@ -78,7 +82,10 @@ func (c *command) finish(err error) {
 
 // begin makes a session and starts it. p.mu is held, and Run is running.
 func (p *Phone) begin(id string) *session {
-	s := &session{p: p, id: id, log: p.log.With("session", id), box: newMailbox[any](), done: make(chan struct{})}
+	s := &session{
+		p: p, id: id, log: p.log.With("session", id), box: newMailbox[any](), done: make(chan struct{}),
+		video: p.video != nil,
+	}
 	p.sessions[id] = s
 	if until, ok := p.auto[id]; ok {
 		delete(p.auto, id)
@@ -130,7 +137,7 @@ func (s *session) run(stop <-chan struct{}) {
 			}
 			if auto && !over && s.offer != "" && s.state() == events.DialogRinging {
 				auto = false
-				s.answer(nil)
+				s.answer(nil, true)
 			}
 		}
 	}
@@ -197,9 +204,9 @@ func (s *session) place(c *command) {
 	s.placing = c
 	ctx, cancel := s.timeout()
 	defer cancel()
-	sdp, err := "", s.open()
+	sdp, err := "", s.open(s.video)
 	if err == nil {
-		if sdp, err = s.peer.offer(ctx); err != nil {
+		if sdp, err = s.peers.offer(ctx, false); err != nil {
 			err = fmt.Errorf("%w: %w", ErrMedia, err)
 		}
 	}
@@ -286,8 +293,8 @@ func (s *session) fail(err error) {
 // dialog stays: the phone stops, and the server may keep the call.
 func (s *session) end(destroy bool) {
 	s.tellStats(destroy)
-	if s.peer != nil {
-		s.peer.mute()
+	if s.peers != nil {
+		s.peers.mute()
 	}
 	if destroy {
 		s.p.destroy(s)

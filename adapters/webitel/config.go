@@ -45,6 +45,7 @@ type User struct {
 	UseWebPhone bool   `json:"useWebPhone,omitempty" toml:"useWebPhone,omitempty"`
 	Answer      string `json:"answer,omitempty" toml:"answer,omitempty"`
 	Audio       string `json:"audio,omitempty" toml:"audio,omitempty"`
+	Video       string `json:"video,omitempty" toml:"video,omitempty"`
 	Record      string `json:"record,omitempty" toml:"record,omitempty"`
 }
 

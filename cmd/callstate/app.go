@@ -79,7 +79,7 @@ func openAppOn(cfg config, log store.Store, logger *slog.Logger) (a *app, err er
 		watching = append(watching, a.tracer)
 	}
 	a.engine = engine.New(a.store, a.bus, &commander{a.links, a.phones}, engine.Config{
-		Rules: engine.Rules{Answerable: cfg.answerable()}, Policies: cfg.Policies.engine(), WebPhone: cfg.webPhone(),
+		Rules: engine.Rules{Answerable: cfg.answerable()}, Policies: cfg.Policies.engine(), WebPhone: cfg.webPhone(), PhoneVideo: cfg.phoneVideo(),
 		Shards: cfg.Shards, SnapshotEvery: cfg.snapshotEvery, Observer: watching, Logger: logger,
 	})
 	a.links.open(&cfg, a.engine, logger)

@@ -61,12 +61,17 @@ func (s *demoSwitch) Close() { s.verto.Close() }
 // ring calls a web phone from a number. clicked is the number that the call is for
 // where the agent himself asked for it.
 func (s *demoSwitch) ring(login, from, clicked string) (*vertotest.Leg, error) {
+	return s.call(login, clicked, vertotest.Call{CallerNumber: from})
+}
+
+func (s *demoSwitch) call(login, clicked string, c vertotest.Call) (*vertotest.Leg, error) {
 	id := uuid.NewString()
 	number, _ := cti.SplitAccount(login)
 	s.mu.Lock()
-	s.legs[id] = &demoLeg{from: from, to: number, clicked: clicked, other: uuid.NewString()}
+	s.legs[id] = &demoLeg{from: c.CallerNumber, to: number, clicked: clicked, other: uuid.NewString()}
 	s.mu.Unlock()
-	legs, err := s.verto.Originate(login, vertotest.Call{CallID: id, CallerNumber: from})
+	c.CallID = id
+	legs, err := s.verto.Originate(login, c)
 	if err != nil {
 		s.mu.Lock()
 		delete(s.legs, id)

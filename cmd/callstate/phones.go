@@ -43,7 +43,7 @@ func phoneConfig(w *webitel.Config) (verto.Config, []verto.User, error) {
 		if u.UseWebPhone {
 			users = append(users, verto.User{
 				Login: u.Login, Password: u.Password,
-				Answer: verto.AnswerPolicy(u.Answer), Audio: u.Audio, Record: u.Record,
+				Answer: verto.AnswerPolicy(u.Answer), Audio: u.Audio, Video: u.Video, Record: u.Record,
 			})
 		}
 	}
@@ -55,10 +55,21 @@ func phoneConfig(w *webitel.Config) (verto.Config, []verto.User, error) {
 
 // webPhone says which accounts have a web phone.
 func (c *config) webPhone() func(account string) bool {
+	return c.accounts(func(u *webitel.User) bool { return u.UseWebPhone })
+}
+
+// phoneVideo says which of those have video.
+func (c *config) phoneVideo() func(account string) bool {
+	return c.accounts(func(u *webitel.User) bool { return u.UseWebPhone && u.Video != "" })
+}
+
+// accounts says which accounts are the login of such a user.
+func (c *config) accounts(are func(*webitel.User) bool) func(account string) bool {
 	has := map[string]bool{}
 	for i := range c.Webitel {
-		for _, u := range c.Webitel[i].Users {
-			has[u.Login] = has[u.Login] || u.UseWebPhone
+		for j := range c.Webitel[i].Users {
+			u := &c.Webitel[i].Users[j]
+			has[u.Login] = has[u.Login] || are(u)
 		}
 	}
 	return func(account string) bool { return has[account] }
@@ -134,14 +145,14 @@ func (p *phones) serve(ctx context.Context, s *phoneServer) {
 		return // ctx has ended
 	}
 	mediaCtx, stopMedia := context.WithCancel(context.WithoutCancel(ctx)) // the phones end their calls first
-	var audio, running sync.WaitGroup
-	audio.Go(func() { p.note("", media.Run(mediaCtx)) })
+	var pacing, running sync.WaitGroup
+	pacing.Go(func() { p.note("", media.Run(mediaCtx)) })
 	for _, u := range s.users {
 		running.Go(func() { p.note(u.Login, p.runOne(ctx, s, u, media)) })
 	}
 	running.Wait()
 	stopMedia()
-	audio.Wait()
+	pacing.Wait()
 }
 
 func (p *phones) runOne(ctx context.Context, s *phoneServer, u verto.User, media *verto.Media) error {

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,13 +26,14 @@ const (
 // phoneDaemon is a daemon whose PBX has web phones: one switch behind both servers.
 type phoneDaemon struct {
 	*daemon
-	sw   *demoSwitch
-	seen chan vertotest.Event
+	sw    *demoSwitch
+	video string // the phone's clip
+	seen  chan vertotest.Event
 }
 
-func startPhoneDaemon(t *testing.T, data string) *phoneDaemon {
+func startPhoneDaemon(t *testing.T, data, video string) *phoneDaemon {
 	t.Helper()
-	d := &phoneDaemon{seen: make(chan vertotest.Event, 1024)}
+	d := &phoneDaemon{video: video, seen: make(chan vertotest.Event, 1024)}
 	var err error
 	d.sw, err = startDemoSwitch(vertotest.Options{
 		Users: []vertotest.User{
@@ -38,7 +42,7 @@ func startPhoneDaemon(t *testing.T, data string) *phoneDaemon {
 		Dialplan: func(*vertotest.Leg) vertotest.Route {
 			return vertotest.Route{Ring: 50 * time.Millisecond, Bridged: true}
 		},
-		Observe: func(ev vertotest.Event) { d.seen <- ev },
+		Observe: func(ev vertotest.Event) { d.seen <- ev }, Video: true,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +58,7 @@ func (d *phoneDaemon) configure(c *config) {
 	w := &c.Webitel[0]
 	w.WebRTCConnectionString, w.Protocol = d.sw.verto.URL(), "verto"
 	w.Users = append(w.Users,
-		webitel.User{Login: phoneLogin, Password: demoSecret, UseWebPhone: true},
+		webitel.User{Login: phoneLogin, Password: demoSecret, UseWebPhone: true, Video: d.video},
 		webitel.User{Login: otherPhone, Password: "sesame", UseWebPhone: true})
 }
 
@@ -79,7 +83,7 @@ func (d *phoneDaemon) restart(t *testing.T) {
 // TestWebPhoneTakesItsCallsUpAfterARestart: the call goes on, and its session too.
 func TestWebPhoneTakesItsCallsUpAfterARestart(t *testing.T) {
 	data := t.TempDir()
-	d := startPhoneDaemon(t, data)
+	d := startPhoneDaemon(t, data, "")
 	k := d.desk(t, phoneLogin)
 	leg, err := d.sw.ring(phoneLogin, "+380671112233", "")
 	if err != nil {
@@ -169,7 +173,7 @@ func (d *phoneDaemon) awaitLine(t *testing.T, is func(*cti.Line) bool) {
 // call as one story.
 func TestWebPhoneCallOverNATS(t *testing.T) {
 	data := t.TempDir()
-	d := startPhoneDaemon(t, data)
+	d := startPhoneDaemon(t, data, "")
 	k := d.desk(t, phoneLogin)
 
 	leg, err := d.sw.ring(phoneLogin, "+380671112233", "")
@@ -273,11 +277,68 @@ func callStory(t *testing.T, read func(context.Context, uint64, func(*events.Eve
 	return out
 }
 
+// TestWebPhoneVideoOverNATS: a call is answered with video, which is told of when it
+// comes, and stopped and sent again by command.
+func TestWebPhoneVideoOverNATS(t *testing.T) {
+	data := t.TempDir()
+	clip := filepath.Join(data, "clip.ivf")
+	if err := os.WriteFile(clip, vertotest.Clip(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := startPhoneDaemon(t, data, clip)
+	k := d.desk(t, phoneLogin)
+	if o := k.must("getCapabilities", `{}`); o.Answer != strconv.Itoa(1982+int(cti.CanVideo)) {
+		t.Errorf("capabilities %s", o.Answer)
+	}
+
+	leg, err := d.sw.call(phoneLogin, "", vertotest.Call{CallerNumber: "+380671112233", Video: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.await(cti.CallStarted)
+	d.awaitSession(t, k, events.DialogRinging)
+	k.must("answerCall", `{"active":true}`)
+	if ev := k.await(cti.WebRTCVideoStarted); ev.SessionID != leg.ID() {
+		t.Errorf("video of session %s, the leg is %s", ev.SessionID, leg.ID())
+	}
+	grows := func(what string, count func(vertotest.Counts) uint64) {
+		t.Helper()
+		limit, from := time.Now().Add(20*time.Second), count(leg.Counts())
+		for count(leg.Counts()) < from+10 {
+			if time.Now().After(limit) {
+				t.Fatalf("no %s", what)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	received := func(c vertotest.Counts) uint64 { return c.Video.Received }
+	sent := func(c vertotest.Counts) uint64 { return c.Video.Sent }
+	grows("video of the phone", received)
+	k.must("setVideoState", `{"active":false}`)
+	grows("video of the switch", sent)
+	muted := leg.Counts()
+	grows("video of the switch", sent)
+	if got := received(leg.Counts()) - received(muted); got != 0 {
+		t.Errorf("%d packets came after the video was stopped", got)
+	}
+	k.must("setVideoState", `{"active":true}`)
+	grows("video of the phone", received)
+	if o := k.must("queryActiveCallSnapshot", `{}`); o.View.WebRTC == nil || !o.View.WebRTC.Video {
+		t.Errorf("the call shows session %+v", o.View.WebRTC)
+	}
+	k.must("dropCall", `{}`)
+	k.await(cti.CallFinished)
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	mustVerify(t, data, 0, "verdict   all is what the log says")
+}
+
 // TestWebPhoneCallsAndIsCalledByClick: makeCall is the phone's, and a click-to-call
 // is answered at once though the invite does not tell; the far end hangs up.
 func TestWebPhoneCallsAndIsCalledByClick(t *testing.T) {
 	data := t.TempDir()
-	d := startPhoneDaemon(t, data)
+	d := startPhoneDaemon(t, data, "")
 	k := d.desk(t, phoneLogin)
 
 	o := k.must("makeCall", `{"target":"(050) 123-45-67"}`)

@@ -40,6 +40,7 @@ type Leg struct {
 	counts    counters
 	net       *network
 	ssrc      uint32
+	camera    camera
 	answered  chan struct{} // closed when it is answered
 	ended     chan struct{} // closed when it is over
 	refusals  atomic.Int32  // answers of the client still to be refused
@@ -75,6 +76,7 @@ func (s *Server) newLeg(id, login, sessid string) *Leg {
 	}
 	l.origin.version = l.origin.id
 	l.net = &network{Net: s.net}
+	l.camera.net, l.camera.ssrc = &network{Net: s.net}, rand.Uint32()
 	return l
 }
 
@@ -143,7 +145,10 @@ func (l *Leg) Counts() Counts {
 	l.counts.mu.Lock()
 	digits := string(l.counts.digits)
 	l.counts.mu.Unlock()
-	return Counts{Sent: l.counts.sent.Load(), Received: l.counts.received.Load(), Lost: l.counts.lost.Load(), Digits: digits}
+	return Counts{
+		Sent: l.counts.sent.Load(), Received: l.counts.received.Load(), Lost: l.counts.lost.Load(), Digits: digits,
+		Video: l.camera.counted(),
+	}
 }
 
 func (l *Leg) tell(kind Kind, text string) {
@@ -168,7 +173,8 @@ func (l *Leg) buildLocked(codecs []webrtc.RTPCodecParameters) error {
 		l.media.close(true)
 		l.media = nil
 	}
-	m, err := l.s.newMedia(l.net, codecs, l.ssrc, l.far, &l.counts, func() { l.s.run(l.secured) })
+	m, err := l.s.newMedia(l.net, codecs, l.ssrc, &l.counts,
+		func(m *media) source { return &track{m: m, far: l.far, ts: l.ssrc} }, func() { l.s.run(l.secured) })
 	if err != nil {
 		return err
 	}
@@ -226,17 +232,33 @@ func withParty(p verto.Call) *verto.Call {
 
 // flowLocked lets RTP flow, or not. A held client hears nothing and is heard.
 func (l *Leg) flowLocked() {
-	if l.media == nil {
-		return
-	}
 	there := (l.state == Up || l.state == Early) && l.detached == nil
-	l.media.hears.Store(there)
 	open := there && !l.held
-	if l.media.open.Swap(open) != open {
+	for _, m := range []*media{l.media, l.camera.media} {
+		if m == nil {
+			continue
+		}
+		m.hears.Store(there)
+		if m.open.Swap(open) == open {
+			continue
+		}
 		if open {
-			l.s.startPacing(l.media)
+			l.s.startPacing(m)
 		} else {
-			l.s.stopPacing(l.media)
+			l.s.stopPacing(m)
+		}
+	}
+}
+
+// takeLocked takes the leg's media away, to be closed by what it returns.
+func (l *Leg) takeLocked() (closeSilently func()) {
+	gone := []*media{l.media, l.camera.media}
+	l.media, l.camera.media = nil, nil
+	return func() {
+		for _, m := range gone {
+			if m != nil {
+				m.close(true) // FreeSWITCH leaves DTLS open
+			}
 		}
 	}
 }
@@ -250,16 +272,13 @@ func (l *Leg) end(cause string, byClient bool) bool {
 	}
 	l.state, l.cause = Over, cause
 	l.flowLocked()
-	m := l.media
-	l.media = nil
+	closeMedia := l.takeLocked()
 	l.mu.Unlock()
 	l.s.mu.Lock()
 	delete(l.s.legs, l.id)
 	l.s.mu.Unlock()
 	close(l.ended)
-	if m != nil {
-		l.s.runOrDo(func() { m.close(true) }) // FreeSWITCH leaves DTLS open
-	}
+	l.s.runOrDo(closeMedia)
 	if !byClient {
 		l.request(verto.MethodBye, &verto.Call{Cause: cause, CauseCode: verto.Number(events.CauseCode(cause))})
 	}
@@ -270,13 +289,10 @@ func (l *Leg) end(cause string, byClient bool) bool {
 // abandon releases what a leg has when the server closes.
 func (l *Leg) abandon() {
 	l.mu.Lock()
-	m := l.media
-	l.media = nil
+	closeMedia := l.takeLocked()
 	l.state = Over
 	l.mu.Unlock()
-	if m != nil {
-		m.close(true)
-	}
+	closeMedia()
 }
 
 // detach runs when the client's socket is gone. An answered call waits for the
@@ -333,7 +349,8 @@ func (l *Leg) reoffer() (*verto.Call, error) {
 	return withParty(p), nil
 }
 
-// offerLocked builds a PeerConnection and its offer in FreeSWITCH's form.
+// offerLocked builds the PeerConnections of the leg and their offer in FreeSWITCH's
+// form.
 func (l *Leg) offerLocked(codecs []webrtc.RTPCodecParameters, f form) (string, error) {
 	if err := l.buildLocked(codecs); err != nil {
 		return "", err
@@ -342,11 +359,19 @@ func (l *Leg) offerLocked(codecs []webrtc.RTPCodecParameters, f form) (string, e
 	if err != nil {
 		return "", err
 	}
-	return describe(local, f, &l.origin)
+	locals := []string{local}
+	if l.camera.codec != nil {
+		offer, err := l.offerVideoLocked()
+		if err != nil {
+			return "", err
+		}
+		locals = append(locals, offer)
+	}
+	return describe(f, &l.origin, locals...)
 }
 
-// answerOfferLocked takes a client's offer with a PeerConnection that is built
-// for it, and returns FreeSWITCH's answer.
+// answerOfferLocked takes a client's offer with PeerConnections that are built for
+// it, and returns FreeSWITCH's answer.
 func (l *Leg) answerOfferLocked(offer string) (string, error) {
 	o, err := readOffered(offer)
 	if err != nil {
@@ -364,7 +389,11 @@ func (l *Leg) answerOfferLocked(offer string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return describe(local, answerForm, &l.origin)
+	locals := []string{local}
+	if o.names {
+		locals = append(locals, l.answerVideoLocked(&o))
+	}
+	return describe(answerForm, &l.origin, locals...)
 }
 
 // acceptLocked takes a client's answer.
@@ -380,6 +409,7 @@ func (l *Leg) acceptLocked(answer string) error {
 	if err := l.media.accept(o.text); err != nil {
 		return fmt.Errorf("%w: %w", errMedia, err)
 	}
+	l.acceptVideoLocked(&o)
 	l.agreed = agreed
 	l.origin.sendonly = l.origin.sendonly || o.zero
 	return nil

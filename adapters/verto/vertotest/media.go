@@ -7,6 +7,7 @@ import (
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
+	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 )
@@ -42,25 +43,42 @@ const (
 
 // Counts are the RTP packets of a leg, over all its reattachments.
 type Counts struct {
-	Sent, Received uint64
+	Sent, Received uint64 // of the audio
 	Lost           uint64 // gaps in the sequence of what was received
 	Digits         string // received as telephone-event (RFC 4733)
+	Video          VideoCounts
 }
 
-// counters are shared by all media that a leg has in turn.
+// VideoCounts are the RTP packets of a leg's video.
+type VideoCounts struct {
+	Sent, Received, Lost uint64
+	KeyFrames            uint64 // received
+	Requests             uint64 // of the client, for key frames
+}
+
+// counters are shared by all media of one kind that a leg has in turn.
 type counters struct {
 	sent, received, lost atomic.Uint64
+	keyFrames, requests  atomic.Uint64 // of video
 
 	mu     sync.Mutex // guards what follows
 	digits []byte
 }
 
-// media is one PeerConnection of a leg.
+// source is what the client gets of a medium.
+type source interface {
+	webrtc.TrackLocal
+	tick()                   // sends what is due in these 20 ms
+	heard(*inbound)          // a packet of the client
+	requested([]rtcp.Packet) // what the client says of it
+}
+
+// media is one PeerConnection of a leg: FreeSWITCH has one for each medium.
 type media struct {
 	s      *Server
 	pc     *webrtc.PeerConnection
 	net    *network
-	track  *track
+	source source
 	counts *counters
 	open   atomic.Bool // RTP goes to the client
 	hears  atomic.Bool // what comes is counted
@@ -70,14 +88,14 @@ type media struct {
 	readers sync.WaitGroup
 }
 
-// newMedia builds a PeerConnection with these payload types. up is called when
-// DTLS has connected.
-func (s *Server) newMedia(n *network, codecs []webrtc.RTPCodecParameters, ssrc uint32, far FarEnd, c *counters, up func()) (*media, error) {
+// newMedia builds a PeerConnection with these payload types for what of makes. up is
+// called when DTLS has connected.
+func (s *Server) newMedia(n *network, codecs []webrtc.RTPCodecParameters, ssrc uint32, c *counters, of func(*media) source, up func()) (*media, error) {
 	m := &media{s: s, net: n, counts: c}
-	m.track = &track{m: m, far: far, ts: ssrc}
+	m.source = of(m)
 	engine := &webrtc.MediaEngine{}
 	for _, codec := range codecs {
-		if err := engine.RegisterCodec(codec, webrtc.RTPCodecTypeAudio); err != nil {
+		if err := engine.RegisterCodec(codec, m.source.Kind()); err != nil {
 			return nil, fmt.Errorf("register %s: %w", codec.MimeType, err)
 		}
 	}
@@ -99,7 +117,7 @@ func (s *Server) newMedia(n *network, codecs []webrtc.RTPCodecParameters, ssrc u
 		return nil, fmt.Errorf("make a PeerConnection: %w", err)
 	}
 	m.pc = pc
-	_, err = pc.AddTransceiverFromTrack(m.track, webrtc.RTPTransceiverInit{
+	transceiver, err := pc.AddTransceiverFromTrack(m.source, webrtc.RTPTransceiverInit{
 		Direction:     webrtc.RTPTransceiverDirectionSendrecv,
 		SendEncodings: []webrtc.RTPEncodingParameters{{RTPCodingParameters: webrtc.RTPCodingParameters{SSRC: webrtc.SSRC(ssrc)}}},
 	})
@@ -107,6 +125,7 @@ func (s *Server) newMedia(n *network, codecs []webrtc.RTPCodecParameters, ssrc u
 		m.close(true)
 		return nil, fmt.Errorf("add the track: %w", err)
 	}
+	m.readers.Go(func() { m.listen(transceiver.Sender()) })
 	pc.OnTrack(m.read)
 	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
 		if state == webrtc.PeerConnectionStateConnected {
@@ -208,6 +227,20 @@ func (m *media) read(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
 	}
 }
 
+// listen hands on what the client says by RTCP of what it gets.
+func (m *media) listen(sender *webrtc.RTPSender) {
+	b := make([]byte, 1500)
+	for {
+		n, _, err := sender.Read(b)
+		if err != nil {
+			return
+		}
+		if packets, err := rtcp.Unmarshal(b[:n]); err == nil {
+			m.source.requested(packets)
+		}
+	}
+}
+
 // inbound is what is known of one stream.
 type inbound struct {
 	packet rtp.Packet
@@ -233,20 +266,7 @@ func (m *media) received(in *inbound, b []byte) {
 	case c.lost.Load() > 0: // late, not lost
 		c.lost.Add(^uint64(0))
 	}
-	if m.track.isEvent(p.PayloadType) {
-		if end := len(p.Payload) >= 4 && p.Payload[1]&0x80 != 0; end && (!in.digit || in.event != p.Timestamp) {
-			in.digit, in.event = true, p.Timestamp
-			if int(p.Payload[0]) < len(eventDigits) {
-				c.mu.Lock()
-				c.digits = append(c.digits, eventDigits[p.Payload[0]])
-				c.mu.Unlock()
-			}
-		}
-		return
-	}
-	if m.track.far == Echo {
-		m.track.send(p.Payload, p.Timestamp)
-	}
+	m.source.heard(in)
 }
 
 // eventDigits are the DTMF events of RFC 4733, table 4, by number.

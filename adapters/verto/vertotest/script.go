@@ -24,6 +24,7 @@ type Call struct {
 	Variables                map[string]string // verto_svar_ variables, named without the prefix
 	Headers                  map[string]string // verto_h_ variables, named without the prefix
 	Far                      FarEnd
+	Video                    bool // the offer has video
 	RefuseAnswers            int  // how many answers of each client get CODEC ERROR
 	Deaf                     bool // no packet comes through: ICE fails
 }
@@ -56,6 +57,9 @@ func (s *Server) Originate(login string, c Call) ([]*Leg, error) {
 		l := s.newLeg(id, login, k.sessionID())
 		l.far, l.variables = c.Far, c.Variables
 		l.refusals.Store(int32(c.RefuseAnswers))
+		if c.Video {
+			l.camera.codec = &vp8
+		}
 		l.party = verto.Call{
 			CallerIDName: c.CallerName, CallerIDNumber: c.CallerNumber,
 			CalleeIDName: c.CalleeName, CalleeIDNumber: number, DisplayDirection: verto.DisplayOutbound,
@@ -72,8 +76,8 @@ func (s *Server) Originate(login string, c Call) ([]*Leg, error) {
 		legs = append(legs, l)
 		l.mu.Lock()
 		sdp, err := l.offerLocked(codecs, inviteForm)
-		if err == nil {
-			l.net.cut.Store(c.Deaf)
+		if err == nil && c.Deaf {
+			l.Cut(true)
 		}
 		offer := l.party
 		l.mu.Unlock()
@@ -154,7 +158,11 @@ func (l *Leg) Hangup(cause string) { l.end(cause, false) }
 func (l *Leg) SendDigits(digits string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.media != nil && l.media.track.queue(digits)
+	if l.media == nil {
+		return false
+	}
+	t, ok := l.media.source.(*track)
+	return ok && t.queue(digits)
 }
 
 // Display tells the client another remote party.
@@ -173,15 +181,32 @@ func (l *Leg) Display(name, number string) {
 
 // Cut lets no packet of the leg through any more, in either direction, or lets
 // them through again. The call goes on.
-func (l *Leg) Cut(cut bool) { l.net.cut.Store(cut) }
+func (l *Leg) Cut(cut bool) {
+	l.net.cut.Store(cut)
+	l.camera.net.cut.Store(cut)
+}
 
-// CloseDTLS ends the leg's PeerConnection so that the client hears of it. The call
+// CutVideo does that with the video alone.
+func (l *Leg) CutVideo(cut bool) { l.camera.net.cut.Store(cut) }
+
+// RefreshVideo asks the client for a key frame, as uuid_video_refresh does, and
+// reports whether there is video.
+func (l *Leg) RefreshVideo() bool {
+	l.mu.Lock()
+	m := l.camera.media
+	l.mu.Unlock()
+	return m != nil && m.askForKeyFrame()
+}
+
+// CloseDTLS ends the leg's PeerConnections so that the client hears of it. The call
 // goes on without media.
 func (l *Leg) CloseDTLS() {
 	l.mu.Lock()
-	m := l.media
+	both := []*media{l.media, l.camera.media}
 	l.mu.Unlock()
-	if m != nil {
-		m.close(false)
+	for _, m := range both {
+		if m != nil {
+			m.close(false)
+		}
 	}
 }

@@ -33,6 +33,7 @@ type origin struct {
 
 // facts are what a description of pion's says of the only medium in it.
 type facts struct {
+	kind        string // "audio", "video"
 	codecs      []webrtc.RTPCodecParameters
 	fingerprint string
 	setup       string
@@ -41,36 +42,26 @@ type facts struct {
 	ssrc        string
 }
 
-// describe writes a local description of pion's as FreeSWITCH would: without mid,
-// BUNDLE and all that a browser adds, and each line in FreeSWITCH's own place
-// (captures verto/03, 04 and 09).
-func describe(local string, f form, o *origin) (string, error) {
-	p, err := factsOf(local)
-	if err != nil {
-		return "", err
-	}
+// describe writes local descriptions of pion's, one for each medium, as FreeSWITCH
+// would: without mid, BUNDLE and all that a browser adds, and each line in
+// FreeSWITCH's own place (captures verto/03, 04 and 09; of video from its source,
+// switch_core_media.c). An empty one is video that is refused.
+func describe(f form, o *origin, locals ...string) (string, error) {
 	o.version++
-	d := description{facts: p, form: f, origin: o}
-	d.session()
-	d.medium()
-	if f != inviteForm {
-		d.direction()
-	}
-	d.line("a=fingerprint:%s", p.fingerprint)
-	d.line("a=setup:%s", p.setup)
-	d.line("a=rtcp-mux")
-	d.line("a=rtcp:%d IN IP4 %s", p.host.Port(), p.host.Addr())
-	if f == inviteForm {
-		d.source()
-	}
-	d.line("a=ice-ufrag:%s", p.ufrag)
-	d.line("a=ice-pwd:%s", p.pwd)
-	d.candidates()
-	if f == inviteForm {
-		d.direction()
-	} else {
-		d.line("a=end-of-candidates")
-		d.source()
+	d := description{form: f, origin: o}
+	for i, local := range locals {
+		if local == "" {
+			d.line("m=video 0 UDP/TLS/RTP/SAVPF 19")
+			continue
+		}
+		var err error
+		if d.facts, err = factsOf(local); err != nil {
+			return "", err
+		}
+		if i == 0 {
+			d.session()
+		}
+		d.whole()
 	}
 	return d.String(), nil
 }
@@ -85,6 +76,30 @@ type description struct {
 }
 
 func (d *description) line(format string, args ...any) { fmt.Fprintf(d, format+"\r\n", args...) }
+
+// whole writes a medium with all that is its own.
+func (d *description) whole() {
+	d.medium()
+	if d.form != inviteForm {
+		d.direction()
+	}
+	d.line("a=fingerprint:%s", d.fingerprint)
+	d.line("a=setup:%s", d.setup)
+	d.line("a=rtcp-mux")
+	d.line("a=rtcp:%d IN IP4 %s", d.host.Port(), d.host.Addr())
+	if d.form == inviteForm {
+		d.source()
+	}
+	d.line("a=ice-ufrag:%s", d.ufrag)
+	d.line("a=ice-pwd:%s", d.pwd)
+	d.candidates()
+	if d.form == inviteForm {
+		d.direction()
+	} else {
+		d.line("a=end-of-candidates")
+		d.source()
+	}
+}
 
 func (d *description) session() {
 	ip := d.host.Addr()
@@ -104,18 +119,25 @@ func (d *description) medium() {
 	for i, c := range d.codecs {
 		numbers[i] = strconv.Itoa(int(c.PayloadType))
 	}
-	d.line("m=audio %d %s %s", d.host.Port(), profile, strings.Join(numbers, " "))
+	d.line("m=%s %d %s %s", d.kind, d.host.Port(), profile, strings.Join(numbers, " "))
 	for _, c := range d.codecs {
 		d.line("a=rtpmap:%d %s", c.PayloadType, rtpmap(c))
 		if c.SDPFmtpLine != "" {
 			d.line("a=fmtp:%d %s", c.PayloadType, c.SDPFmtpLine)
 		}
+		if d.kind == video {
+			for _, feedback := range []string{"ccm fir", "ccm tmmbr", "nack", "nack pli"} {
+				d.line("a=rtcp-fb:%d %s", c.PayloadType, feedback)
+			}
+		}
 	}
 }
 
 func (d *description) direction() {
-	d.line("a=silenceSupp:off - - - -")
-	d.line("a=ptime:20")
+	if d.kind == audio {
+		d.line("a=silenceSupp:off - - - -")
+		d.line("a=ptime:20")
+	}
 	if d.origin.sendonly && d.form == attachForm {
 		d.line("a=sendonly")
 	} else {
@@ -124,10 +146,11 @@ func (d *description) direction() {
 }
 
 func (d *description) source() {
+	label := d.kind[:1] + "0"
 	d.line("a=ssrc:%s cname:%s", d.ssrc, d.origin.cname)
-	d.line("a=ssrc:%s msid:%s a0", d.ssrc, d.origin.stream)
+	d.line("a=ssrc:%s msid:%s %s", d.ssrc, d.origin.stream, label)
 	d.line("a=ssrc:%s mslabel:%s", d.ssrc, d.origin.stream)
-	d.line("a=ssrc:%s label:%sa0", d.ssrc, d.origin.stream)
+	d.line("a=ssrc:%s label:%s%s", d.ssrc, d.origin.stream, label)
 }
 
 // candidates writes that of component 1 and, in offers, the same of component 2.
@@ -174,7 +197,7 @@ func factsOf(text string) (facts, error) {
 		return v
 	}
 	f := facts{
-		codecs: codecsOf(m), fingerprint: get("fingerprint"), setup: get("setup"),
+		kind: m.MediaName.Media, codecs: codecsOf(m), fingerprint: get("fingerprint"), setup: get("setup"),
 		ufrag: get("ice-ufrag"), pwd: get("ice-pwd"),
 	}
 	f.ssrc, _, _ = strings.Cut(get("ssrc"), " ")
@@ -226,7 +249,7 @@ func codecsOf(m *sdp.MediaDescription) []webrtc.RTPCodecParameters {
 			continue
 		}
 		c := webrtc.RTPCodecParameters{PayloadType: webrtc.PayloadType(n)}
-		c.MimeType, c.SDPFmtpLine = "audio/"+parts[0], params[pt]
+		c.MimeType, c.SDPFmtpLine = m.MediaName.Media+"/"+parts[0], params[pt]
 		rate, err := strconv.ParseUint(parts[1], 10, 32)
 		if err != nil {
 			continue
@@ -252,11 +275,21 @@ var (
 	errNoCodec     = errors.New("no codec in common")
 )
 
+// The media, as SDP names them.
+const (
+	audio = "audio"
+	video = "video"
+)
+
 // offered is a client's description as FreeSWITCH understands it.
 type offered struct {
-	text   string // as pion takes it
+	text   string // of the audio alone, as pion takes it
 	codecs []webrtc.RTPCodecParameters
 	zero   bool // c=IN IP4 0.0.0.0, which FreeSWITCH takes for a hold
+
+	names       bool   // there is a medium of video, refused or not
+	video       string // of the video alone; empty: none, or none that can be used
+	videoCodecs []webrtc.RTPCodecParameters
 }
 
 // readOffered reads a client's description, and refuses what FreeSWITCH refuses.
@@ -265,20 +298,12 @@ func readOffered(text string) (offered, error) {
 	if err := d.UnmarshalString(text); err != nil {
 		return offered{}, fmt.Errorf("read the description: %w", err)
 	}
-	i := slices.IndexFunc(d.MediaDescriptions, func(m *sdp.MediaDescription) bool { return m.MediaName.Media == "audio" })
-	if i < 0 {
+	m := mediumOf(&d, audio)
+	if m == nil {
 		return offered{}, errNoCodec
 	}
-	m := d.MediaDescriptions[i]
-	if m.MediaName.Port.Value == 0 {
-		return offered{}, errRefused
-	}
-	if !slices.ContainsFunc(m.Attributes, usable) {
-		return offered{}, errNoCandidate
-	}
-	_, ofMedium := m.Attribute("fingerprint")
-	if _, ofSession := d.Attribute("fingerprint"); !ofMedium && !ofSession {
-		return offered{}, errNoCrypto
+	if err := complete(&d, m); err != nil {
+		return offered{}, err
 	}
 	o := offered{codecs: codecsOf(m)}
 	for _, c := range []*sdp.ConnectionInformation{d.ConnectionInformation, m.ConnectionInformation} {
@@ -286,26 +311,60 @@ func readOffered(text string) (offered, error) {
 			o.zero = c.Address.Address == "0.0.0.0" // the medium's own wins
 		}
 	}
-	// FreeSWITCH needs neither mid nor BUNDLE; pion needs both.
-	for i, m := range d.MediaDescriptions {
-		if _, ok := m.Attribute("mid"); !ok {
-			m.WithValueAttribute("mid", strconv.Itoa(i))
+	var err error
+	if o.text, err = alone(d, m); err != nil {
+		return offered{}, err
+	}
+	if v := mediumOf(&d, video); v != nil {
+		o.names = true
+		if complete(&d, v) == nil {
+			o.videoCodecs = codecsOf(v)
+			o.video, err = alone(d, v)
 		}
 	}
-	if _, ok := d.Attribute("group"); !ok {
-		group := []string{"BUNDLE"}
-		for _, m := range d.MediaDescriptions {
-			mid, _ := m.Attribute("mid")
-			group = append(group, mid)
-		}
-		d.WithValueAttribute("group", strings.Join(group, " "))
+	return o, err
+}
+
+// mediumOf returns the first medium of a kind, nil where there is none.
+func mediumOf(d *sdp.SessionDescription, kind string) *sdp.MediaDescription {
+	i := slices.IndexFunc(d.MediaDescriptions, func(m *sdp.MediaDescription) bool { return m.MediaName.Media == kind })
+	if i < 0 {
+		return nil
 	}
+	return d.MediaDescriptions[i]
+}
+
+// complete reports what a medium lacks of a transport.
+func complete(d *sdp.SessionDescription, m *sdp.MediaDescription) error {
+	if m.MediaName.Port.Value == 0 {
+		return errRefused
+	}
+	if !slices.ContainsFunc(m.Attributes, usable) {
+		return errNoCandidate
+	}
+	_, ofMedium := m.Attribute("fingerprint")
+	if _, ofSession := d.Attribute("fingerprint"); !ofMedium && !ofSession {
+		return errNoCrypto
+	}
+	return nil
+}
+
+// alone writes the description of one medium. FreeSWITCH needs neither mid nor
+// BUNDLE; pion needs both.
+func alone(d sdp.SessionDescription, m *sdp.MediaDescription) (string, error) {
+	mid, ok := m.Attribute("mid")
+	if !ok {
+		mid = "0"
+		m.WithValueAttribute("mid", mid)
+	}
+	d.MediaDescriptions = []*sdp.MediaDescription{m}
+	d.Attributes = slices.DeleteFunc(slices.Clone(d.Attributes), func(a sdp.Attribute) bool { return a.Key == "group" })
+	d.WithValueAttribute("group", "BUNDLE "+mid)
 	b, err := d.Marshal()
 	if err != nil {
-		return offered{}, fmt.Errorf("write the description: %w", err)
+		return "", fmt.Errorf("write the description: %w", err)
 	}
-	o.text = string(b)
-	return o, nil
+	return string(b), nil
 }
 
 // usable reports whether the ACL wan.auto, which is in force where none is set,

@@ -9,7 +9,7 @@
 // how a test hangs up between an invite and its answer.
 //
 // It is held against every recording of mod_verto in testdata/captures. What it does not
-// have: video, conferences, event channels beyond the reply to a subscription, the
+// have: conferences, event channels beyond the reply to a subscription, the
 // speed test, and batches of requests.
 package vertotest
 
@@ -67,6 +67,7 @@ type Options struct {
 	// called once a call and must not block.
 	Dialplan func(*Leg) Route
 	Codecs   []Codec // default PCMU, PCMA
+	Video    bool    // the server has VP8: video that a client offers is taken
 	Ready    Ready
 	// EventChannels are what a user may subscribe to, with everything under their
 	// names; default demo, conference, presence. No event ever comes of it.

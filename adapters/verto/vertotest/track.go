@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 )
@@ -81,6 +82,26 @@ func (t *track) queue(digits string) bool {
 	t.digits = append(t.digits, digits...)
 	return true
 }
+
+// heard takes a digit, or sends the packet back.
+func (t *track) heard(in *inbound) {
+	p, c := &in.packet, t.m.counts
+	switch {
+	case !t.isEvent(p.PayloadType):
+		if t.far == Echo {
+			t.send(p.Payload, p.Timestamp)
+		}
+	case len(p.Payload) >= 4 && p.Payload[1]&0x80 != 0 && (!in.digit || in.event != p.Timestamp):
+		in.digit, in.event = true, p.Timestamp
+		if int(p.Payload[0]) < len(eventDigits) {
+			c.mu.Lock()
+			c.digits = append(c.digits, eventDigits[p.Payload[0]])
+			c.mu.Unlock()
+		}
+	}
+}
+
+func (t *track) requested([]rtcp.Packet) {} // of audio nothing can be asked
 
 // send sends one packet of audio with a timestamp of its own.
 func (t *track) send(payload []byte, ts uint32) {
@@ -196,7 +217,7 @@ func (s *Server) pace() {
 		}
 		for ; !next.After(now); next = next.Add(every) {
 			for _, m := range due {
-				m.track.tick()
+				m.source.tick()
 			}
 		}
 	}
