@@ -9,7 +9,7 @@ cover: ; go test -coverpkg=./... -coverprofile=cover.out ./... && go tool cover 
 
 # The long forms of the tests that make faults: store/DESIGN.md, Faults.
 kill: ; go test ./cmd/callstate -run TestKilledAnywhere -v -timeout 2h -kills 1000
-faults: ; go test ./store/bolt -v -timeout 1h -long -run 'PowerCut|DiskFull|SyncFails|Anywhere'
+faults: ; go test ./store/bolt -v -timeout 1h -long -run 'PowerCut|DiskFull|SyncFails|Anywhere|Damaged'
 away: ; go test ./cmd/callstate -run 'InTrouble' -v -timeout 1h -away 3m
 soak: ; go test ./cmd/callstate -run TestSoak -v -timeout 3h -soak 1h -soak-calls 100000
 

@@ -38,6 +38,18 @@ const (
 	versionOfRuns = 2 // before it the index had an entry for every event, and was never behind
 )
 
+// checkVersion tells a newer format, with [store.ErrVersion], from a number that
+// none will ever have, with [store.ErrDamaged].
+func checkVersion(v uint64) error {
+	switch {
+	case v == 0 || v >= 1000:
+		return fmt.Errorf("%w: format %d", store.ErrDamaged, v)
+	case v > formatVersion:
+		return fmt.Errorf("%w: format %d, this program knows %d", store.ErrVersion, v, formatVersion)
+	}
+	return nil
+}
+
 // The buckets. Numbers are 8 bytes, big-endian.
 var (
 	bucketMeta        = []byte("meta")        // "version", "id", "frames", "first", "made", "quarantined"
@@ -287,8 +299,8 @@ func readHeader(tx *bbolt.Tx) (h header, err error) {
 	if len(version) != 8 || len(id) == 0 {
 		return h, store.ErrForeign
 	}
-	if v := binary.BigEndian.Uint64(version); v > formatVersion {
-		return h, fmt.Errorf("%w: format %d, this program knows %d", store.ErrVersion, v, formatVersion)
+	if err := checkVersion(binary.BigEndian.Uint64(version)); err != nil {
+		return h, err
 	}
 	for _, name := range allBuckets {
 		if tx.Bucket(name) == nil {

@@ -3,6 +3,7 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -84,7 +85,7 @@ func (sp *specimen) learn(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	w, err := readWreck(filepath.Base(name), f, 0)
+	w, err := readWreck(filepath.Base(name), f, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,16 +116,16 @@ type harm struct {
 	kind byte
 	file string
 	at   int
-	n    int // bytes
+	n    int // bytes; of the last kind the bit
 	seed uint64
 }
 
 func (h harm) String() string {
-	kinds := []string{"flip bits", "zero", "garble", "cut", "copy over", "remove"}
+	kinds := []string{"flip bits", "zero", "garble", "cut", "copy over", "remove", "flip one bit"}
 	return fmt.Sprintf("%s %s at %d, %d", kinds[h.kind], h.file, h.at, h.n)
 }
 
-const harms = 6
+const harms = 6 // that are done at random
 
 // do returns the file's content after it, and which bytes have changed.
 func (h harm) do(b []byte) []byte {
@@ -146,6 +147,8 @@ func (h harm) do(b []byte) []byte {
 	case 4: // a page of the file in the place of another
 		from := r.IntN(len(b)/4096+1) * 4096
 		copy(b[h.at/4096*4096:], b[from:min(from+4096, len(b))])
+	case 6:
+		b[h.at] ^= 1 << h.n
 	}
 	return b
 }
@@ -173,14 +176,15 @@ func (sp *specimen) harmed(dir string, hs []harm) (after map[string][]byte, err 
 	return after, nil
 }
 
-// survives reports whether all that an event needs is as it was.
+// survives reports whether all that an event needs is as it was. Damage may speak of
+// events that never were.
 func (sp *specimen) survives(n uint64, after map[string][]byte) bool {
 	for _, d := range sp.deps[n] {
 		if b := after[d.file]; len(b) < d.to || string(b[d.from:d.to]) != string(sp.files[d.file][d.from:d.to]) {
 			return false
 		}
 	}
-	return true
+	return sp.deps[n] != nil
 }
 
 // check looks at a damaged copy in every way there is: no event may be another one
@@ -375,6 +379,30 @@ func TestDamageAnywhere(t *testing.T) {
 			hs = append(hs, sp.random(r))
 		}
 		sp.try(t, hs)
+	}
+}
+
+// TestDamagedRoot flips each bit of the page in which a file's trees begin, with the
+// buckets that are part of it. None of it has a checksum, and bbolt follows all of it.
+func TestDamagedRoot(t *testing.T) {
+	sp := newSpecimen(t, memoryDir(t))
+	step := 37 // a prime: any bit of a number in its turn
+	if *long {
+		step = 1
+	}
+	for _, name := range sp.names {
+		if !strings.HasSuffix(name, ".db") {
+			continue
+		}
+		b := sp.files[name]
+		m, err := newestMeta(bytes.NewReader(b), os.Getpagesize())
+		if err != nil {
+			t.Fatal(err)
+		}
+		root := int(m.root) * os.Getpagesize()
+		for bit := 0; bit < 8*contentEnd(b[root:root+os.Getpagesize()]); bit += step {
+			sp.try(t, []harm{{kind: 6, file: name, at: root + bit/8, n: bit % 8}})
+		}
 	}
 }
 

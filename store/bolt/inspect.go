@@ -317,6 +317,19 @@ func resembles(id, want string) bool {
 	return 2*same > len(want)
 }
 
+// checkFirst checks where the file that is appended to says that it begins: its name
+// does not tell.
+func (s *wreckage) checkFirst(w *wreck) {
+	first := w.head.first
+	if !w.said[string(keyFirst)] || first == s.next || len(w.events) > 0 && w.events[0].n == first {
+		return
+	}
+	w.damage("it begins with event %d, and the file before it ends with %d", first, s.next-1)
+	if len(w.events) == 0 && !plausible(first, s.next) {
+		w.most = s.next - 1
+	}
+}
+
 // readFile reads one file through the position end, or through its last where
 // that is 0.
 func (s *wreckage) readFile(ctx context.Context, f wreckFile, end uint64, to survivors) error {
@@ -325,7 +338,7 @@ func (s *wreckage) readFile(ctx context.Context, f wreckFile, end uint64, to sur
 		return err
 	}
 	defer file.Close()
-	w, err := readWreck(filepath.Base(f.path), file, end)
+	w, err := readWreck(filepath.Base(f.path), file, f.first, end)
 	switch {
 	case errors.Is(err, store.ErrForeign):
 		w = &wreck{name: filepath.Base(f.path), bad: []string{"it was not written by callstate"}}
@@ -333,24 +346,18 @@ func (s *wreckage) readFile(ctx context.Context, f wreckFile, end uint64, to sur
 		return err
 	case w.hasHead && w.head.id != s.found.LogID && !resembles(w.head.id, s.found.LogID):
 		w = &wreck{name: w.name, bad: []string{"it is of log " + w.head.id}}
-	case f.first > 0 && w.hasHead && w.head.first != f.first:
-		w.damage("its name says that it begins with event %d, and it says %d", f.first, w.head.first)
 	}
 	if w.hasHead && w.head.id != s.found.LogID {
 		w.damage("bucket meta: its log's id is %q", w.head.id)
 	}
-	isHead := f.first == 0
-	if isHead && w.metas < 2 {
-		s.found.Unsure = true
-	}
-	if isHead && w.head.first > s.next && !plausible(w.head.first, s.next) && (len(w.events) == 0 || w.events[0].n != w.head.first) {
-		w.damage("it says that it begins with event %d", w.head.first)
-		w.most = s.next - 1
+	if f.first == 0 {
+		s.found.Unsure = s.found.Unsure || w.metas < 2
+		s.checkFirst(w)
 	}
 	if end == 0 {
 		end = max(w.most, s.next-1)
 	}
-	if last := w.lastEvent(); !isHead && len(w.bad) == 0 && w.indexed < last {
+	if last := w.lastEvent(); f.first > 0 && len(w.bad) == 0 && w.indexed < last {
 		w.damage("bucket index: it goes on to event %d, the events to %d", w.indexed, last)
 	}
 	p := &filePass{s: s, w: w, to: to, file: file}

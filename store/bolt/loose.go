@@ -9,15 +9,16 @@ import (
 	"github.com/callstate/callstate/events"
 )
 
-// readLoose reads the pages of events, frames and the index that no tree leads to.
-// Without a whole list of what is free, which the newest meta page leads to, that
+// readLoose reads the pages of events, frames and the index that no tree leads to,
+// or the wrong one. Without a whole list of what is free, which the newest meta page leads to, that
 // may be pages of before: see settle.
 func (w *wreck) readLoose() {
 	for id := uint64(2); id < w.limit; id++ {
 		isFree := w.free.has(id)
-		if w.seen.has(id) || isFree && w.metas == 2 {
+		if w.inner.has(id) || isFree && w.metas == 2 {
 			continue
 		}
+		w.seen.clear(id)
 		page, why := w.page(id)
 		if why != "" || parsePageHead(page).flags != flagLeaf {
 			continue
@@ -90,13 +91,27 @@ func (w *wreck) settle() {
 			}
 		}
 	}
-	last := w.head.quarantined
-	if n := len(w.frames); n > 0 {
+	w.settleFrames()
+}
+
+// settleFrames decides what is believed of the two numbers between which the
+// file's quarantined frames are: they have no checksums.
+func (w *wreck) settleFrames() {
+	n, last := len(w.frames), w.head.quarantined
+	if n > 0 {
 		last = w.frames[n-1].n
 	}
-	if !plausible(w.lastFrame, last) {
-		w.lastFrame = last
+	if plausible(w.lastFrame, last) {
+		return
 	}
+	if w.found[string(bucketQuarantine)] {
+		w.damage("bucket quarantine: it counts %d frames, and the last is %d", w.lastFrame, last)
+	}
+	if n == 0 {
+		w.head.quarantined = min(last, w.lastFrame)
+		last = w.head.quarantined
+	}
+	w.lastFrame = last
 }
 
 // plausible reports whether a number without a checksum may follow on one that is

@@ -25,7 +25,8 @@ const (
 	flagMeta     = 0x04
 	flagFreeList = 0x10
 
-	bucketHeader = 16 // of a bucket's entry: page of its root, sequence
+	flagBucket   = 0x01 // of a leaf's entry
+	bucketHeader = 16   // of a bucket's entry: page of its root, sequence
 
 	noFreeList = ^uint64(0) // as a meta page's freelist
 )

@@ -24,12 +24,16 @@ func checkTree(file io.ReaderAt, tx *bbolt.Tx) error {
 	t := &tree{file: file, pageSize: tx.DB().Info().PageSize}
 	t.pages = uint64(tx.Size()) / uint64(t.pageSize)
 	t.seen = make([]uint64, t.pages/64+1)
-	if err := t.walk(uint64(tx.Cursor().Bucket().Root())); err != nil {
+	root := uint64(tx.Cursor().Bucket().Root())
+	if err := t.walk(root); err != nil {
+		return err
+	}
+	if err := t.checkInline(root); err != nil {
 		return err
 	}
 	for _, name := range allBuckets {
 		b := tx.Bucket(name)
-		if b == nil || b.Root() == 0 { // a small bucket has no page of its own
+		if b == nil || b.Root() == 0 { // checkInline
 			continue
 		}
 		if err := t.walk(uint64(b.Root())); err != nil {
@@ -37,6 +41,21 @@ func checkTree(file io.ReaderAt, tx *bbolt.Tx) error {
 		}
 	}
 	return t.checkFree()
+}
+
+// checkInline reads the buckets that have no page of their own. Damaged, they lead
+// bbolt in a circle as well, or have it copy what a few bytes say is four gigabytes.
+func (t *tree) checkInline(root uint64) error {
+	w := &wreck{file: t.file, pageSize: int64(t.pageSize), limit: t.pages, seen: make(bitset, len(t.seen))}
+	w.walk(root, bucketOfBuckets, func(k, v []byte, at int64) {
+		if len(v) >= bucketHeader && binary.NativeEndian.Uint64(v) == 0 {
+			w.inline(v[bucketHeader:], at, string(k), func(_, _ []byte, _ int64) {})
+		}
+	})
+	if len(w.bad) > 0 {
+		return fmt.Errorf("%w: %s", store.ErrDamaged, w.bad[0])
+	}
+	return nil
 }
 
 // checkFree finds pages in use among the free ones.

@@ -24,6 +24,7 @@ type wreck struct {
 	metas    int    // how many of the two meta pages are whole
 	meta     metaPage
 	seen     bitset
+	inner    bitset          // pages that go on from the one before
 	found    map[string]bool // buckets
 	free     bitset
 	bad      []string // what is damaged
@@ -70,10 +71,16 @@ func (b bitset) set(n uint64) {
 	}
 }
 
-// readWreck reads a file of the log as far as it can be read. end is the position
-// of its last event, 0 where nothing tells. The error is that of a file which
-// cannot be read at all, or is no log.
-func readWreck(name string, file *os.File, end uint64) (*wreck, error) {
+func (b bitset) clear(n uint64) {
+	if n/64 < uint64(len(b)) {
+		b[n/64] &^= 1 << (n % 64)
+	}
+}
+
+// readWreck reads a file of the log as far as it can be read. first and end are the
+// positions of its first and last event, 0 where nothing but the file tells. The
+// error is that of a file which cannot be read at all, or is no log.
+func readWreck(name string, file *os.File, first, end uint64) (*wreck, error) {
 	w, size, err := newWreck(name, file)
 	if err != nil {
 		return nil, err
@@ -84,16 +91,19 @@ func readWreck(name string, file *os.File, end uint64) (*wreck, error) {
 		}
 		w.readTrees()
 	}
-	if n := len(w.events); end > 0 && len(w.bad) == 0 && (n == 0 || w.events[n-1].n < end) {
-		w.damage("the events up to %d, with which the next file goes on, are missing", end)
-		w.metas = 1 // the newest one is of before
+	if first > 0 {
+		if w.hasHead && w.head.first != first {
+			w.damage("its name says that it begins with event %d, and it says %d", first, w.head.first)
+		}
+		w.head.first = first
 	}
+	w.checkRow(end)
 	if len(w.bad) > 0 {
 		w.readLoose()
 	}
 	w.settle()
-	if v := w.head.version; v > formatVersion && v < noVersion {
-		return nil, fmt.Errorf("%w: format %d, this program knows %d", store.ErrVersion, w.head.version, formatVersion)
+	if err := checkVersion(w.head.version); errors.Is(err, store.ErrVersion) {
+		return nil, err
 	}
 	if !w.hasHead && len(w.events) == 0 {
 		if w.metas == 2 {
@@ -104,8 +114,29 @@ func readWreck(name string, file *os.File, end uint64) (*wreck, error) {
 	return w, nil
 }
 
-// noVersion and more is damage, not a newer version.
-const noVersion = 1000
+// checkRow finds events that are missing of the file's row, where nothing else is
+// wrong: a tree may be whole and not be the one that it should be.
+func (w *wreck) checkRow(end uint64) {
+	n := len(w.events)
+	if len(w.bad) > 0 || n == 0 && end == 0 {
+		return
+	}
+	if n == 0 || w.events[n-1].n < end {
+		w.damage("the events up to %d, with which the next file goes on, are missing", end)
+		w.metas = 1 // the newest one is of before
+		return
+	}
+	first, last := w.events[0].n, w.events[n-1].n
+	if w.said[string(keyFirst)] && first > w.head.first || last-first != uint64(n-1) {
+		w.damage("events are missing: there are %d from %d to %d", n, first, last)
+	}
+	for position := range w.index {
+		if position > last {
+			w.damage("events are missing behind %d", last)
+			return
+		}
+	}
+}
 
 func newWreck(name string, file *os.File) (w *wreck, size int64, err error) {
 	fi, err := file.Stat()
@@ -118,7 +149,9 @@ func newWreck(name string, file *os.File) (w *wreck, size int64, err error) {
 	}
 	w.readMetas(fi.Size())
 	w.limit = uint64((fi.Size() + w.pageSize - 1) / w.pageSize)
-	w.seen, w.free = make(bitset, w.limit/64+1), make(bitset, w.limit/64+1)
+	for _, set := range []*bitset{&w.seen, &w.inner, &w.free} {
+		*set = make(bitset, w.limit/64+1)
+	}
 	return w, fi.Size(), nil
 }
 
@@ -129,7 +162,7 @@ func readHead(name string, file *os.File) (*wreck, error) {
 		return nil, err
 	}
 	if w.metas == 2 {
-		w.walk(w.meta.root, "root", func(k, v []byte, at int64) {
+		w.walk(w.meta.root, bucketOfBuckets, func(k, v []byte, at int64) {
 			if string(k) == string(bucketMeta) {
 				w.takeBucket(k, v, at)
 			}
@@ -138,7 +171,7 @@ func readHead(name string, file *os.File) (*wreck, error) {
 	if w.hasHead && len(w.bad) == 0 {
 		return w, nil
 	}
-	return readWreck(name, file, 0)
+	return readWreck(name, file, 0, 0)
 }
 
 // maxDamages is how many are named of a file.
@@ -189,7 +222,7 @@ func (w *wreck) readTrees() {
 	if l := w.meta.freelist; err == nil && l != noFreeList {
 		w.seen.set(l)
 	}
-	w.walk(w.meta.root, "root", w.takeBucket)
+	w.walk(w.meta.root, bucketOfBuckets, w.takeBucket)
 	for _, name := range allBuckets {
 		if !w.found[string(name)] {
 			w.damage("bucket %s is missing", name)
@@ -241,7 +274,7 @@ func (w *wreck) takeBucket(k, v []byte, at int64) {
 		w.walk(root, string(k), take)
 		return
 	}
-	w.leaf(v[bucketHeader:], at+bucketHeader, string(k), take)
+	w.inline(v[bucketHeader:], at+bucketHeader, string(k), take)
 }
 
 func (w *wreck) takeMeta(k, v []byte, _ int64) {
@@ -249,8 +282,9 @@ func (w *wreck) takeMeta(k, v []byte, _ int64) {
 	w.said[string(k)] = true
 	switch string(k) {
 	case string(keyVersion):
-		if w.head.version = n; n >= noVersion {
-			w.damage("bucket meta: format version %d", n)
+		w.head.version = n
+		if vErr := checkVersion(n); err == nil && errors.Is(vErr, store.ErrDamaged) {
+			w.damage("bucket meta: %v", vErr)
 		}
 	case string(keyID):
 		w.head.id, w.hasHead, err = string(v), true, nil

@@ -10,6 +10,9 @@ import (
 	"github.com/callstate/callstate/store"
 )
 
+// bucketOfBuckets names the tree that the meta page leads to.
+const bucketOfBuckets = "root"
+
 // walk gives fn the entries of a tree, as far as its pages are whole.
 func (w *wreck) walk(root uint64, bucket string, fn func(k, v []byte, at int64)) {
 	for todo := []child{{id: root}}; len(todo) > 0; {
@@ -68,7 +71,7 @@ func (w *wreck) page(id uint64) (page []byte, why string) {
 		if _, err := w.file.ReadAt(b, int64(id)*w.pageSize); err != nil && !errors.Is(err, io.EOF) {
 			return nil, err.Error()
 		}
-		if used := int64(contentEnd(b))/w.pageSize + 1; used < n { // bbolt takes no more than it needs
+		if used := max(1, (int64(contentEnd(b))+w.pageSize-1)/w.pageSize); used < n { // bbolt takes no more than it needs
 			w.damage("page %d says that it is of %d pages", id, n)
 			n = used
 			b = b[:n*w.pageSize]
@@ -76,6 +79,9 @@ func (w *wreck) page(id uint64) (page []byte, why string) {
 	}
 	for i := range uint64(n) {
 		w.seen.set(id + i)
+		if i > 0 {
+			w.inner.set(id + i)
+		}
 	}
 	return b, ""
 }
@@ -99,7 +105,8 @@ func contentEnd(page []byte) (end int) {
 // unsee takes back that a page is in use.
 func (w *wreck) unsee(id uint64, page []byte) {
 	for i := range uint64(len(page)) / uint64(w.pageSize) {
-		w.seen[(id+i)/64] &^= 1 << ((id + i) % 64)
+		w.seen.clear(id + i)
+		w.inner.clear(id + i)
 	}
 }
 
@@ -145,6 +152,17 @@ func (w *wreck) branch(page []byte, id uint64, bucket string) (children []child)
 	return children
 }
 
+// inline gives fn the entries of a bucket that is so small that its page is part of
+// its entry.
+func (w *wreck) inline(page []byte, at int64, bucket string, fn func(k, v []byte, at int64)) {
+	if len(page) >= pageHeader {
+		if h := parsePageHead(page); h.id != 0 || h.flags != flagLeaf || h.overflow != 0 {
+			w.damage("bucket %s: its page is no leaf", bucket)
+		}
+	}
+	w.leaf(page, at, bucket, fn)
+}
+
 // leaf gives fn the entries of a leaf that is at a place in the file.
 func (w *wreck) leaf(page []byte, at int64, bucket string, fn func(k, v []byte, at int64)) {
 	if len(page) < pageHeader {
@@ -173,6 +191,9 @@ func (w *wreck) leaf(page []byte, at int64, bucket string, fn func(k, v []byte, 
 			w.damage("an entry of %s leads out of its page", bucket)
 			w.harmed = w.harmed || bucket == string(bucketEvents)
 			continue
+		}
+		if isBucket := u32(0) == flagBucket; isBucket != (bucket == bucketOfBuckets) || u32(0) > flagBucket {
+			w.damage("an entry of %s has impossible flags", bucket)
 		}
 		fn(page[from:from+key], page[from+key:from+key+value], at+int64(from+key))
 	}
