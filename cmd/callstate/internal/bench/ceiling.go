@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -111,6 +112,7 @@ func (c *ceiling) pass(ctx context.Context, megabytes int) (float64, error) {
 	defer r.ws.Close()
 
 	published := make(chan error, 1)
+	runtime.GC()
 	began := time.Now()
 	go func() {
 		published <- func() error {
