@@ -52,8 +52,7 @@ type Phone struct {
 }
 
 // NewPhone returns a phone for an account. It reads the user's audio and video
-// files. A nil
-// logger discards.
+// files. A nil logger discards.
 func NewPhone(cfg Config, user User, media *Media, sink Sink, logger *slog.Logger) (*Phone, error) {
 	if err := errors.Join(cfg.Validate(), user.Validate()); err != nil {
 		return nil, err
