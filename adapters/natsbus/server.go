@@ -79,6 +79,9 @@ func StartServer(o ServerOptions) (*Server, error) {
 		NoSigs: true, NoLog: true,
 		JetStream: true, StoreDir: o.StoreDir, JetStreamMaxStore: o.MaxStore, SyncAlways: o.SyncAlways,
 		DisableJetStreamBanner: true,
+		// A subscriber for whom three quarters of what the server keeps for one wait would
+		// hold up whoever publishes, and so all other subscribers: its own loss it can heal.
+		NoFastProducerStall: true,
 	}
 	own, err := o.secure(so)
 	if err != nil {
