@@ -83,6 +83,7 @@ type dialog struct {
 	norecov  bool // the loss of the socket ends it
 	attached bool // offered again over the present socket
 	unsure   bool // we hung up, and the socket was lost before the server said so
+	failing  bool // whatever ends it, its media could not be made
 }
 
 // Who hung up, as SessionObservation.By.
@@ -130,6 +131,9 @@ func (c *dialog) end(reason string) Step {
 	var s Step
 	if reason == events.SessionBye && c.To != events.DialogHangup {
 		s = c.to(events.DialogHangup)
+	}
+	if c.failing {
+		reason = events.SessionFailed
 	}
 	c.Reason, c.over = reason, true
 	return s

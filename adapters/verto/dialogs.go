@@ -318,6 +318,15 @@ func (d *Dialogs) Fail(callID, reason string) Step {
 	return c.end(reason)
 }
 
+// Failing says that a dialog ends since its media could not be made, also where the
+// server answers our bye first.
+func (d *Dialogs) Failing(callID string) Step {
+	if c := d.calls[callID]; c != nil {
+		c.failing = true
+	}
+	return Step{}
+}
+
 // Destroy removes a dialog that is over.
 func (d *Dialogs) Destroy(callID string) Step {
 	c := d.calls[callID]

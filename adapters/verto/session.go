@@ -284,6 +284,7 @@ func (s *session) bye(cause string, done func(error)) {
 func (s *session) fail(err error) {
 	s.log.Error("session failed", "err", err)
 	if !errors.Is(err, ErrDisconnected) {
+		s.p.apply(func(d *Dialogs) Step { return d.Failing(s.id) })
 		s.bye("INCOMPATIBLE_DESTINATION", func(error) {})
 		s.p.apply(func(d *Dialogs) Step { return d.Fail(s.id, events.SessionFailed) })
 	}
