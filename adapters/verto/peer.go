@@ -2,7 +2,6 @@ package verto
 
 import (
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -12,19 +11,12 @@ import (
 
 // peer is the PeerConnection of a call's audio: one attempt.
 type peer struct {
-	negotiation
+	mediaPeer
 
-	out *outTrack
-	to  peerEvents
-	rec *recorder // nil: none
-
-	in      inbound
-	reports *reports
-	paired  atomic.Bool // ICE has a candidate pair
-	readers sync.WaitGroup
-
-	mu     sync.Mutex // guards closed
-	closed bool
+	out    *outTrack
+	to     peerEvents
+	rec    *recorder   // nil: none
+	paired atomic.Bool // ICE has a candidate pair
 }
 
 // peerEvents is told what happens to a peer, on goroutines of pion. It must not
@@ -36,21 +28,16 @@ type peerEvents interface {
 
 // newPeer makes a PeerConnection that sends out. Whoever gets one closes it.
 func newPeer(m *Media, out *outTrack, to peerEvents, rec *recorder) (*peer, error) {
-	pc, err := m.api.NewPeerConnection(webrtc.Configuration{})
+	p := &peer{out: out, to: to, rec: rec}
+	sender, err := p.open(m, out)
 	if err != nil {
-		return nil, fmt.Errorf("make a PeerConnection: %w", err)
+		return nil, err
 	}
-	p := &peer{negotiation: negotiation{m, pc}, out: out, to: to, rec: rec}
-	p.reports = newReports(m.began, pc, out.StreamID(), &p.in, out)
-	sender, err := pc.AddTrack(out)
-	if err == nil {
-		err = preferCodecs(pc, out.clip)
-	}
-	if err != nil {
-		_ = pc.Close()
+	if err := preferCodecs(p.pc, out.clip); err != nil {
+		_ = p.pc.Close()
 		return nil, fmt.Errorf("add the track: %w", err)
 	}
-	pc.OnICEConnectionStateChange(func(s webrtc.ICEConnectionState) {
+	p.pc.OnICEConnectionStateChange(func(s webrtc.ICEConnectionState) {
 		p.paired.Store(s == webrtc.ICEConnectionStateConnected || s == webrtc.ICEConnectionStateCompleted ||
 			s == webrtc.ICEConnectionStateDisconnected)
 		p.state("ice", s.String())
@@ -58,10 +45,8 @@ func newPeer(m *Media, out *outTrack, to peerEvents, rec *recorder) (*peer, erro
 	sender.Transport().OnStateChange(func(s webrtc.DTLSTransportState) {
 		p.state("dtls", s.String())
 	})
-	pc.OnTrack(p.track)
-	p.readers.Go(func() { readRTCP(sender.Read, p.reports.ofOurs) })
-	m.pacer.add(out)
-	m.pacer.add(p.reports)
+	p.pc.OnTrack(p.track)
+	p.start(sender, p.reports.ofOurs)
 	return p, nil
 }
 
@@ -88,23 +73,14 @@ func preferCodecs(pc *webrtc.PeerConnection, c clip) error {
 }
 
 func (p *peer) state(layer, state string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.closed {
-		p.to.transportState(layer, state)
-	}
+	p.tell(func() { p.to.transportState(layer, state) })
 }
 
 // track reads what comes in. It runs on a goroutine of pion, which close waits for.
 func (p *peer) track(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
+	if !p.receives(r) {
 		return
 	}
-	p.readers.Add(1)
-	p.readers.Go(func() { readRTCP(r.Read, p.reports.ofTheirs) })
-	p.mu.Unlock()
 	defer p.readers.Done()
 
 	rates, events := make(map[uint8]uint32), make(map[uint8]*digitReader)
@@ -139,22 +115,4 @@ func (p *peer) track(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
 			p.rec.write(t.Codec().MimeType, &pkt)
 		}
 	}
-}
-
-// mute ends what is told.
-func (p *peer) mute() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.closed = true
-}
-
-// close ends the connection and waits for what read from it. Nothing is told
-// after it began.
-func (p *peer) close() error {
-	p.mute()
-	p.media.pacer.remove(p.out)
-	p.media.pacer.remove(p.reports)
-	err := p.pc.GracefulClose()
-	p.readers.Wait()
-	return err
 }

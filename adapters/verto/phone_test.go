@@ -169,15 +169,21 @@ func start(t *testing.T, cfg verto.Config, user verto.User, before ...func(*vert
 	return startOn(t, newMedia(t), cfg, user, before...)
 }
 
-// startImpatient runs a phone whose ICE fails soon.
-func startImpatient(t *testing.T, cfg verto.Config) (*verto.Phone, *observed) {
+// impatientMedia are paced media whose ICE fails soon.
+func impatientMedia(t *testing.T) *verto.Media {
 	t.Helper()
 	m, err := verto.NewImpatientMedia()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(pace(m))
-	p, o, _ := startOn(t, m, cfg, verto.User{})
+	return m
+}
+
+// startImpatient runs a phone on them.
+func startImpatient(t *testing.T, cfg verto.Config) (*verto.Phone, *observed) {
+	t.Helper()
+	p, o, _ := startOn(t, impatientMedia(t), cfg, verto.User{})
 	return p, o
 }
 

@@ -17,18 +17,68 @@ var errNoAudioCodec = errors.New("verto: no audio codec in common")
 // the last, also while it is held, so that no media timeout of the server ends
 // the call. pion's own tracks need to know the codec before it is agreed.
 type outTrack struct {
-	id   string
+	localTrack
+
 	clip clip      // nil: silence
 	echo *echoLine // nil: none
 
-	mu     sync.Mutex // guards what follows
-	writer webrtc.TrackLocalWriter
+	// mu guards what follows.
 	quiet  []byte
 	frames [][]byte
 	at     int // the next of frames
 	step   uint32
+}
+
+// localTrack is what the tracks of both media are to pion, and counts what is sent.
+type localTrack struct {
+	stream string // what our descriptions call us
+
+	mu     sync.Mutex // guards what follows
+	writer webrtc.TrackLocalWriter
 	header rtp.Header
 	sent   outboundFigures
+}
+
+// bindLocked takes the stream to write to and the codec that was chosen for it.
+func (t *localTrack) bindLocked(ctx webrtc.TrackLocalContext, c *webrtc.RTPCodecParameters) {
+	t.writer = ctx.WriteStream()
+	t.sent.mime, t.sent.ssrc, t.sent.rate = c.MimeType, uint32(ctx.SSRC()), c.ClockRate
+	t.header = rtp.Header{
+		Version: 2, PayloadType: uint8(c.PayloadType), SSRC: uint32(ctx.SSRC()), SequenceNumber: uint16(rand.Uint32()),
+	}
+}
+
+// Unbind implements [webrtc.TrackLocal].
+func (t *localTrack) Unbind(webrtc.TrackLocalContext) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.writer = nil
+	return nil
+}
+
+// RID implements [webrtc.TrackLocal].
+func (*localTrack) RID() string { return "" }
+
+// StreamID implements [webrtc.TrackLocal].
+func (t *localTrack) StreamID() string { return t.stream }
+
+// figures returns what was sent so far.
+func (t *localTrack) figures() outboundFigures {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sent
+}
+
+// sendLocked sends one packet under the header, whose number it moves on. Nothing is
+// written while the transport is not up yet or not any more; pion tells that by its
+// states.
+func (t *localTrack) sendLocked(payload []byte, now time.Time) {
+	if n, err := t.writer.WriteRTP(&t.header, payload); err == nil && n > 0 {
+		t.sent.packets++
+		t.sent.bytes += int64(len(payload))
+		t.sent.timestamp, t.sent.at = t.header.Timestamp, now
+	}
+	t.header.SequenceNumber++
 }
 
 // outboundFigures are what was sent.
@@ -43,7 +93,7 @@ type outboundFigures struct {
 }
 
 func newOutTrack(id string, c clip, echo bool) *outTrack {
-	t := &outTrack{id: id, clip: c}
+	t := &outTrack{localTrack: localTrack{stream: id}, clip: c}
 	if echo {
 		t.echo = new(echoLine)
 	}
@@ -70,43 +120,18 @@ func (t *outTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.writer = ctx.WriteStream()
-	t.sent.mime, t.sent.ssrc, t.sent.rate = chosen.MimeType, uint32(ctx.SSRC()), chosen.ClockRate
+	t.bindLocked(ctx, chosen)
+	t.header.Timestamp, t.header.Marker = rand.Uint32(), true
 	t.quiet, t.frames = silence[chosen.MimeType], t.clip[chosen.MimeType]
 	t.step = uint32(frameTime.Seconds() * float64(chosen.ClockRate))
-	t.header = rtp.Header{
-		Version: 2, PayloadType: uint8(chosen.PayloadType), SSRC: uint32(ctx.SSRC()),
-		SequenceNumber: uint16(rand.Uint32()), Timestamp: rand.Uint32(), Marker: true,
-	}
 	return *chosen, nil
 }
 
-// Unbind implements [webrtc.TrackLocal].
-func (t *outTrack) Unbind(webrtc.TrackLocalContext) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.writer = nil
-	return nil
-}
-
 // ID implements [webrtc.TrackLocal].
-func (t *outTrack) ID() string { return t.id }
-
-// RID implements [webrtc.TrackLocal].
-func (*outTrack) RID() string { return "" }
-
-// StreamID implements [webrtc.TrackLocal].
-func (t *outTrack) StreamID() string { return t.id }
+func (t *outTrack) ID() string { return t.stream }
 
 // Kind implements [webrtc.TrackLocal].
 func (*outTrack) Kind() webrtc.RTPCodecType { return webrtc.RTPCodecTypeAudio }
-
-// figures returns what was sent so far.
-func (t *outTrack) figures() outboundFigures {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.sent
-}
 
 // tick sends n packets, after the time of skipped ones that nobody waits for any
 // more.
@@ -122,15 +147,7 @@ func (t *outTrack) tick(n, skipped int) {
 	}
 	now := time.Now()
 	for range n {
-		payload := t.next()
-		// Nothing is written while the transport is not up yet or not any more; pion
-		// tells that by its states.
-		if n, err := t.writer.WriteRTP(&t.header, payload); err == nil && n > 0 {
-			t.sent.packets++
-			t.sent.bytes += int64(len(payload))
-			t.sent.timestamp, t.sent.at = t.header.Timestamp, now
-		}
-		t.header.SequenceNumber++
+		t.sendLocked(t.next(), now)
 		t.header.Timestamp += t.step
 		t.header.Marker = false
 	}

@@ -88,12 +88,7 @@ func placeVideo(t *testing.T, m *verto.Media, user verto.User, o vertotest.Optio
 	c := videoCall{s: newServer(t, o)}
 	c.p, c.o, _ = startOn(t, m, quick(c.s.URL()), user)
 	c.o.registered(t)
-	id, err := c.p.Call(t.Context(), "1002")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.o.reaches(t, id, events.DialogActive)
-	c.leg = c.s.Leg(id)
+	c.leg = c.s.Leg(place(t, c.p, c.o))
 	return c
 }
 
@@ -289,12 +284,7 @@ func TestVideoOfAHeldCall(t *testing.T) {
 // is told of the session, and video is not there any more.
 func TestVideoThatFailsLeavesTheCallAlone(t *testing.T) {
 	t.Parallel()
-	m, err := verto.NewImpatientMedia()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pace(m))
-	c := placeVideo(t, m, videoUser(t), vertotest.Options{Video: true})
+	c := placeVideo(t, impatientMedia(t), videoUser(t), vertotest.Options{Video: true})
 	c.seen(t, 5)
 	told := len(c.o.states(c.leg.ID(), events.LayerICE)) + len(c.o.states(c.leg.ID(), events.LayerDTLS))
 	c.leg.CutVideo(true)
@@ -320,12 +310,7 @@ func TestVideoThatFailsLeavesTheCallAlone(t *testing.T) {
 // Where ICE fails, another way is found for both media.
 func TestVideoFindsAnotherWay(t *testing.T) {
 	t.Parallel()
-	m, err := verto.NewImpatientMedia()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pace(m))
-	c := placeVideo(t, m, videoUser(t), vertotest.Options{Video: true})
+	c := placeVideo(t, impatientMedia(t), videoUser(t), vertotest.Options{Video: true})
 	c.seen(t, 5)
 	c.leg.Cut(true)
 	c.o.until(t, "ICE failed", func() bool { return slices.Contains(c.o.states(c.leg.ID(), events.LayerICE), "failed") })

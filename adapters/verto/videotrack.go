@@ -3,10 +3,8 @@ package verto
 import (
 	"errors"
 	"math/rand/v2"
-	"sync"
 	"time"
 
-	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 )
 
@@ -29,23 +27,21 @@ var errNoVideoCodec = errors.New("verto: no video codec in common")
 // transport is up and nobody has muted it. Whenever it begins again, it does so with
 // a key frame.
 type videoTrack struct {
-	id   string
-	clip videoClip
+	localTrack
 
-	mu        sync.Mutex // guards what follows
-	writer    webrtc.TrackLocalWriter
-	header    rtp.Header
-	base      uint32 // RTP's time at the beginning
+	clip videoClip
+	base uint32 // RTP's time at the beginning
+
+	// mu guards what follows.
 	muted     bool
 	connected bool
 	clock     time.Duration // since the beginning, also while nothing is sent
 	due       time.Duration // when the next frame is
 	next      int           // of clip
-	sent      outboundFigures
 }
 
 func newVideoTrack(id string, c videoClip, muted bool) *videoTrack {
-	return &videoTrack{id: id, clip: c, muted: muted, base: rand.Uint32()}
+	return &videoTrack{localTrack: localTrack{stream: id}, clip: c, muted: muted, base: rand.Uint32()}
 }
 
 // Bind implements [webrtc.TrackLocal].
@@ -56,42 +52,17 @@ func (t *videoTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParamete
 		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.writer = ctx.WriteStream()
-		t.sent.mime, t.sent.ssrc, t.sent.rate = c.MimeType, uint32(ctx.SSRC()), c.ClockRate
-		t.header = rtp.Header{
-			Version: 2, PayloadType: uint8(c.PayloadType), SSRC: uint32(ctx.SSRC()), SequenceNumber: uint16(rand.Uint32()),
-		}
+		t.bindLocked(ctx, &c)
 		return c, nil
 	}
 	return webrtc.RTPCodecParameters{}, errNoVideoCodec
 }
 
-// Unbind implements [webrtc.TrackLocal].
-func (t *videoTrack) Unbind(webrtc.TrackLocalContext) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.writer = nil
-	return nil
-}
-
 // ID implements [webrtc.TrackLocal].
-func (t *videoTrack) ID() string { return t.id + "-video" }
-
-// RID implements [webrtc.TrackLocal].
-func (*videoTrack) RID() string { return "" }
-
-// StreamID implements [webrtc.TrackLocal].
-func (t *videoTrack) StreamID() string { return t.id }
+func (t *videoTrack) ID() string { return t.stream + "-video" }
 
 // Kind implements [webrtc.TrackLocal].
 func (*videoTrack) Kind() webrtc.RTPCodecType { return webrtc.RTPCodecTypeVideo }
-
-// figures returns what was sent so far.
-func (t *videoTrack) figures() outboundFigures {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.sent
-}
 
 // mute stops the video, or goes on with it.
 func (t *videoTrack) mute(muted bool) {
@@ -142,23 +113,16 @@ func (t *videoTrack) tick(n, skipped int) {
 	now := time.Now()
 	for t.due <= t.clock {
 		f := &t.clip[t.next]
-		t.sendLocked(f, now)
+		t.frameLocked(f, now)
 		t.due += f.lasts
 		t.next = (t.next + 1) % len(t.clip)
 	}
 }
 
-func (t *videoTrack) sendLocked(f *videoFrame, now time.Time) {
+func (t *videoTrack) frameLocked(f *videoFrame, now time.Time) {
 	t.header.Timestamp = t.base + uint32(int64(t.due)*(videoClock/1000)/int64(time.Millisecond))
 	for i, payload := range f.packets {
 		t.header.Marker = i == len(f.packets)-1
-		// Nothing is written when the transport is not up any more; pion tells that by
-		// its states.
-		if n, err := t.writer.WriteRTP(&t.header, payload); err == nil && n > 0 {
-			t.sent.packets++
-			t.sent.bytes += int64(len(payload))
-			t.sent.timestamp, t.sent.at = t.header.Timestamp, now
-		}
-		t.header.SequenceNumber++
+		t.sendLocked(payload, now)
 	}
 }

@@ -174,7 +174,7 @@ func (l *Leg) buildLocked(codecs []webrtc.RTPCodecParameters) error {
 		l.media = nil
 	}
 	m, err := l.s.newMedia(l.net, codecs, l.ssrc, &l.counts,
-		func(m *media) source { return &track{m: m, far: l.far, ts: l.ssrc} }, func() { l.s.run(l.secured) })
+		func(m *media) source { return &track{stream: stream{m: m}, far: l.far, ts: l.ssrc} }, func() { l.s.run(l.secured) })
 	if err != nil {
 		return err
 	}

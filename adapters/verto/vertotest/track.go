@@ -13,19 +13,54 @@ import (
 
 // track is what the client hears.
 type track struct {
-	m   *media
+	stream
+
 	far FarEnd
+
+	// mu guards what follows.
+	audio  uint8  // payload type
+	ts     uint32 // of the next audio
+	step   uint32 // timestamp units of 20 ms
+	frame  []byte // 20 ms of the tone
+	event  webrtc.RTPCodecParameters
+	digits []byte // still to be sent; the first is under way if at > 0
+	at     uint32 // ticks since the first digit began
+}
+
+// stream is what goes to the client of one medium.
+type stream struct {
+	m *media
 
 	mu     sync.Mutex // guards what follows
 	w      webrtc.TrackLocalWriter
 	header rtp.Header // of the last packet
-	audio  uint8      // payload type
-	ts     uint32     // of the next audio
-	step   uint32     // timestamp units of 20 ms
-	frame  []byte     // 20 ms of the tone
-	event  webrtc.RTPCodecParameters
-	digits []byte // still to be sent; the first is under way if at > 0
-	at     uint32 // ticks since the first digit began
+}
+
+// Unbind forgets the stream.
+func (s *stream) Unbind(webrtc.TrackLocalContext) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.w = nil
+	return nil
+}
+
+// RID and StreamID are for pion; FreeSWITCH's names are written later.
+func (*stream) RID() string      { return "" }
+func (*stream) StreamID() string { return "vertotest" }
+
+// writeLocked sends the next packet, and reports whether there was a way.
+func (s *stream) writeLocked(payload []byte, pt uint8, ts uint32, marker bool) bool {
+	if s.w == nil || !s.m.open.Load() {
+		return false
+	}
+	h := &s.header
+	h.SequenceNumber++
+	h.PayloadType, h.Timestamp, h.Marker = pt, ts, marker
+	if _, err := s.w.WriteRTP(h, payload); err != nil {
+		return false
+	}
+	s.m.counts.sent.Add(1)
+	return true
 }
 
 // Bind takes the negotiated payload types.
@@ -51,19 +86,9 @@ func (t *track) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, e
 	return *audio, nil
 }
 
-// Unbind forgets the stream.
-func (t *track) Unbind(webrtc.TrackLocalContext) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.w = nil
-	return nil
-}
-
-// ID, RID, StreamID and Kind are for pion; FreeSWITCH's names are written later.
-func (t *track) ID() string                { return "a0" }
-func (t *track) RID() string               { return "" }
-func (t *track) StreamID() string          { return "vertotest" }
-func (t *track) Kind() webrtc.RTPCodecType { return webrtc.RTPCodecTypeAudio }
+// ID and Kind are for pion.
+func (*track) ID() string                { return "a0" }
+func (*track) Kind() webrtc.RTPCodecType { return webrtc.RTPCodecTypeAudio }
 
 func (t *track) isEvent(pt uint8) bool {
 	t.mu.Lock()
@@ -152,18 +177,6 @@ func (t *track) eventLocked() {
 	}
 	for range copies {
 		t.writeLocked(b[:], uint8(t.event.PayloadType), began, t.at == 1)
-	}
-}
-
-func (t *track) writeLocked(payload []byte, pt uint8, ts uint32, marker bool) {
-	if t.w == nil || !t.m.open.Load() {
-		return
-	}
-	h := &t.header
-	h.SequenceNumber++
-	h.PayloadType, h.Timestamp, h.Marker = pt, ts, marker
-	if _, err := t.w.WriteRTP(h, payload); err == nil {
-		t.m.counts.sent.Add(1)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
@@ -41,7 +40,7 @@ func (l *Leg) buildVideoLocked() error {
 	c := &l.camera
 	l.closeVideoLocked()
 	m, err := l.s.newMedia(c.net, []webrtc.RTPCodecParameters{*c.codec}, c.ssrc, &c.counts,
-		func(m *media) source { return &picture{m: m, far: l.far, ts: rand.Uint32(), key: true} }, func() {})
+		func(m *media) source { return &picture{stream: stream{m: m}, far: l.far, ts: rand.Uint32(), key: true} }, func() {})
 	if err != nil {
 		return err
 	}
@@ -121,15 +120,15 @@ func (m *media) askForKeyFrame() bool {
 // picture is what the client sees: 25 frames a second of one packet each that no
 // decoder would make a picture of; or what it sent, or nothing.
 type picture struct {
-	m   *media
+	stream
+
 	far FarEnd
 
-	mu     sync.Mutex // guards what follows
-	w      webrtc.TrackLocalWriter
-	header rtp.Header // of the last packet
-	ts     uint32     // of the next frame
-	ticks  int
-	key    bool // the next is a key frame
+	// mu guards what follows.
+	pt    uint8  // payload type
+	ts    uint32 // of the next frame
+	ticks int
+	key   bool // the next is a key frame
 }
 
 const (
@@ -146,23 +145,13 @@ func (p *picture) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters,
 	if len(list) == 0 {
 		return webrtc.RTPCodecParameters{}, webrtc.ErrUnsupportedCodec
 	}
-	p.w = ctx.WriteStream()
-	p.header = rtp.Header{Version: 2, SSRC: uint32(ctx.SSRC()), PayloadType: uint8(list[0].PayloadType), SequenceNumber: uint16(p.ts)}
+	p.w, p.pt = ctx.WriteStream(), uint8(list[0].PayloadType)
+	p.header = rtp.Header{Version: 2, SSRC: uint32(ctx.SSRC()), SequenceNumber: uint16(p.ts)}
 	return list[0], nil
 }
 
-// Unbind forgets the stream.
-func (p *picture) Unbind(webrtc.TrackLocalContext) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.w = nil
-	return nil
-}
-
-// ID, RID, StreamID and Kind are for pion; FreeSWITCH's names are written later.
+// ID and Kind are for pion.
 func (*picture) ID() string                { return "v0" }
-func (*picture) RID() string               { return "" }
-func (*picture) StreamID() string          { return "vertotest" }
 func (*picture) Kind() webrtc.RTPCodecType { return webrtc.RTPCodecTypeVideo }
 
 func (p *picture) tick() {
@@ -176,7 +165,7 @@ func (p *picture) tick() {
 	if frame[0] = 0x10; !p.key {
 		frame[1] = 1
 	}
-	if p.writeLocked(frame, p.ts, true) {
+	if p.writeLocked(frame, p.pt, p.ts, true) {
 		p.key = false
 	}
 	p.ts += frameStep
@@ -193,7 +182,7 @@ func (p *picture) heard(in *inbound) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.writeLocked(in.packet.Payload, in.packet.Timestamp, in.packet.Marker)
+	p.writeLocked(in.packet.Payload, p.pt, in.packet.Timestamp, in.packet.Marker)
 }
 
 // requested sends a key frame when the client asks for one.
@@ -207,17 +196,4 @@ func (p *picture) requested(packets []rtcp.Packet) {
 			p.mu.Unlock()
 		}
 	}
-}
-
-func (p *picture) writeLocked(payload []byte, ts uint32, marker bool) bool {
-	if p.w == nil || !p.m.open.Load() {
-		return false
-	}
-	p.header.SequenceNumber++
-	p.header.Timestamp, p.header.Marker = ts, marker
-	if _, err := p.w.WriteRTP(&p.header, payload); err != nil {
-		return false
-	}
-	p.m.counts.sent.Add(1)
-	return true
 }
