@@ -176,7 +176,8 @@ func (w *writer) commit() {
 		return
 	}
 
-	last, frames := s.Last(), s.Frames()
+	var last uint64
+	var frames events.FrameCounts
 	err := w.transact(func(tx *bbolt.Tx) (err error) {
 		last, frames, err = w.put(tx, group, dirty)
 		return err

@@ -16,14 +16,14 @@ import (
 type tree struct {
 	file     io.ReaderAt
 	pageSize int
-	pages    uint64   // how many the file has by its meta page
-	seen     []uint64 // a bit a page
+	pages    uint64 // how many the file has by its meta page
+	seen     bitset // of pages
 }
 
 func checkTree(file io.ReaderAt, tx *bbolt.Tx) error {
 	t := &tree{file: file, pageSize: tx.DB().Info().PageSize}
 	t.pages = uint64(tx.Size()) / uint64(t.pageSize)
-	t.seen = make([]uint64, t.pages/64+1)
+	t.seen = make(bitset, t.pages/64+1)
 	root := uint64(tx.Cursor().Bucket().Root())
 	if err := t.walk(root); err != nil {
 		return err
@@ -117,10 +117,10 @@ func (t *tree) visit(id uint64) error {
 	if id < 2 || id >= t.pages {
 		return fmt.Errorf("%w: page %d is not in the file", store.ErrDamaged, id)
 	}
-	if t.seen[id/64]&(1<<(id%64)) != 0 {
+	if t.seen.has(id) {
 		return fmt.Errorf("%w: page %d is used twice", store.ErrDamaged, id)
 	}
-	t.seen[id/64] |= 1 << (id % 64)
+	t.seen.set(id)
 	return nil
 }
 

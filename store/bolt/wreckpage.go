@@ -169,7 +169,10 @@ func (w *wreck) leaf(page []byte, at int64, bucket string, fn func(k, v []byte, 
 		w.damage("bucket %s: its page is too small", bucket)
 		return
 	}
-	n := int(parsePageHead(page).count)
+	n, flags := int(parsePageHead(page).count), 0
+	if bucket == bucketOfBuckets {
+		flags = flagBucket
+	}
 	if len(page) >= pageHeader+elemSize {
 		// The first entry follows the last element: it tells their number too.
 		first := int(binary.NativeEndian.Uint32(page[pageHeader+4:]))
@@ -192,7 +195,7 @@ func (w *wreck) leaf(page []byte, at int64, bucket string, fn func(k, v []byte, 
 			w.harmed = w.harmed || bucket == string(bucketEvents)
 			continue
 		}
-		if isBucket := u32(0) == flagBucket; isBucket != (bucket == bucketOfBuckets) || u32(0) > flagBucket {
+		if u32(0) != flags {
 			w.damage("an entry of %s has impossible flags", bucket)
 		}
 		fn(page[from:from+key], page[from+key:from+key+value], at+int64(from+key))
