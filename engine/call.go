@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/callstate/callstate/events"
@@ -76,35 +77,23 @@ var (
 )
 
 // more returns what few calls have, to be read.
-func (c *call) more() *callMore {
-	if c.rare == nil {
-		return &noCallMore
-	}
-	return c.rare
-}
+func (c *call) more() *callMore { return cmp.Or(c.rare, &noCallMore) }
 
 // remember returns the same as more, to be written.
-func (c *call) remember() *callMore {
-	if c.rare == nil {
-		c.rare = &callMore{}
-	}
-	return c.rare
-}
+func (c *call) remember() *callMore { return made(&c.rare) }
 
 // ended returns how the call ended, to be read.
-func (c *call) ended() *callEnd {
-	if c.end == nil {
-		return &noCallEnd
-	}
-	return c.end
-}
+func (c *call) ended() *callEnd { return cmp.Or(c.end, &noCallEnd) }
 
 // ending returns the same as ended, to be written.
-func (c *call) ending() *callEnd {
-	if c.end == nil {
-		c.end = &callEnd{}
+func (c *call) ending() *callEnd { return made(&c.end) }
+
+// made returns what p points to, made where there is nothing yet.
+func made[T any](p **T) *T {
+	if *p == nil {
+		*p = new(T)
 	}
-	return c.end
+	return *p
 }
 
 func (c *call) state() string    { return states[c.now] }

@@ -151,12 +151,7 @@ type legMore struct {
 var noMore legMore
 
 // more returns what few legs have, to be read.
-func (l *leg) more() *legMore {
-	if l.rare == nil {
-		return &noMore
-	}
-	return l.rare
-}
+func (l *leg) more() *legMore { return cmp.Or(l.rare, &noMore) }
 
 // awaiting is the partner, of now or before, that was not seen when they were
 // bridged.
@@ -188,12 +183,7 @@ func (l *leg) holds(session string) {
 }
 
 // remember returns the same as more, to be written.
-func (l *leg) remember() *legMore {
-	if l.rare == nil {
-		l.rare = &legMore{}
-	}
-	return l.rare
-}
+func (l *leg) remember() *legMore { return made(&l.rare) }
 
 // callRef is what correlation knows of a call. What few calls have is in more.
 type callRef struct {
@@ -218,20 +208,10 @@ type callRefMore struct {
 var noCallRefMore callRefMore
 
 // more returns what few calls have, to be read.
-func (c *callRef) more() *callRefMore {
-	if c.rare == nil {
-		return &noCallRefMore
-	}
-	return c.rare
-}
+func (c *callRef) more() *callRefMore { return cmp.Or(c.rare, &noCallRefMore) }
 
 // remember returns the same as more, to be written.
-func (c *callRef) remember() *callRefMore {
-	if c.rare == nil {
-		c.rare = &callRefMore{}
-	}
-	return c.rare
-}
+func (c *callRef) remember() *callRefMore { return made(&c.rare) }
 
 func (c *callRef) key() events.CallKey { return events.CallKey{Account: c.agent.name, Call: c.id} }
 
