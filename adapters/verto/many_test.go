@@ -113,9 +113,12 @@ func TestHundredSessionsAtOnce(t *testing.T) {
 	if n := len(s.Legs("")); n != 2*phones {
 		t.Fatalf("%d legs at once, want %d", n, 2*phones)
 	}
-	heard := func() { // all that the server has sent
+	heard := func() { // all that the server has to say
 		for _, d := range desks {
 			d.o.until(t, "every frame", func() bool {
+				if !s.Settled(d.login) {
+					return false
+				}
 				mu.Lock()
 				defer mu.Unlock()
 				return d.o.framed() == sent[d.sessid]

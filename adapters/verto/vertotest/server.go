@@ -23,6 +23,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -253,6 +254,18 @@ func (s *Server) Drop(login string) int {
 		k.drop()
 	}
 	return len(of)
+}
+
+// Settled reports whether all events for a user have been written. What is queued goes
+// at the next tick.
+func (s *Server) Settled(login string) bool {
+	return !slices.ContainsFunc(s.socketsOf(login), func(k *socket) bool {
+		k.serve.Lock()
+		defer k.serve.Unlock()
+		k.queueing.Lock()
+		defer k.queueing.Unlock()
+		return len(k.queue) > 0
+	})
 }
 
 // Freeze makes the sockets of a user dead peers: they read nothing, answer nothing

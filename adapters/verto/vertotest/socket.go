@@ -153,8 +153,14 @@ func (k *socket) flush(now time.Time) (next time.Duration, ok bool) {
 	return next, true
 }
 
-// writeServing writes one message. The caller holds serve.
+// writeServing writes one message, and nothing to a socket that was dropped. The
+// caller holds serve.
 func (k *socket) writeServing(text []byte) bool {
+	select {
+	case <-k.gone:
+		return false
+	default:
+	}
 	k.s.opts.Trace(Frame{Sessid: k.sessionID(), Sent: true, Text: text})
 	return k.ws.WriteMessage(websocket.TextMessage, text) == nil
 }
