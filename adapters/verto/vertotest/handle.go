@@ -145,16 +145,16 @@ func (k *socket) login(f *verto.Frame) bool {
 	result := &verto.LoginResult{Message: verto.MessageLoggedIn, SessID: sessid}
 	if user.AuthExpires > 0 {
 		result.AuthExpires = verto.Number(time.Now().Add(user.AuthExpires).Unix())
-		if first {
+	}
+	k.reply(f, result)
+	if first {
+		if user.AuthExpires > 0 {
 			s.run(func() {
 				if s.sleep(user.AuthExpires, k.gone) {
 					k.drop()
 				}
 			})
 		}
-	}
-	k.reply(f, result)
-	if first {
 		s.opts.Observe(Event{Kind: LoggedIn, Login: user.Login, Sessid: sessid})
 		s.run(func() { k.welcome(calls) })
 	}
