@@ -137,7 +137,7 @@ func (l *loaded) until(t *testing.T, what string, ok func(childStats) bool) chil
 			return st
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("not so after two minutes: %s; %+v", what, st)
+			t.Fatalf("not so after two minutes: %s; %+v\n%s", what, st, l.dump())
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -266,6 +267,17 @@ type child struct {
 	acked chan map[uint64]uint64
 	done  chan struct{}   // closed when it has ended
 	said  strings.Builder // its standard error, to be read when it has ended
+}
+
+// dump ends a child that stands still and returns what it said, with what each of its
+// goroutines was at, and the same of this process, where the servers may be.
+func (p *child) dump() string {
+	if err := p.cmd.Process.Signal(syscall.SIGQUIT); err != nil {
+		_ = p.cmd.Process.Kill()
+	}
+	<-p.done
+	own := make([]byte, 4<<20)
+	return fmt.Sprintf("the child:\n%s\n\nthis process:\n%s", p.said.String(), own[:runtime.Stack(own, true)])
 }
 
 // startChild starts one and does not wait for it.
