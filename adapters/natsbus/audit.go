@@ -135,7 +135,7 @@ func (a *audit) open() error {
 	s, err := a.js.Stream(a.ctx, a.o.Stream)
 	missing := errors.Is(err, jetstream.ErrStreamNotFound)
 	if err == nil {
-		a.tape, err = newTape(a.ctx, s, jetstream.DeliverAllPolicy)
+		a.tape, err = newTape(a.ctx, s, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy}, 0)
 	}
 	if err != nil && !missing {
 		return fmt.Errorf("stream %s: %w", a.o.Stream, err)
@@ -349,64 +349,4 @@ func (a *audit) again(m *engine.Message) error {
 		Kind: Missing, What: "message", ID: m.ID, Position: id.position,
 		Account: m.Event.Account, CallID: m.Event.CallID, Expected: string(m.Payload),
 	})
-}
-
-// tape reads a stream from its beginning to what was its end when the reading began.
-type tape struct {
-	ctx   context.Context
-	c     jetstream.Consumer
-	batch jetstream.MessageBatch
-	msgs  <-chan jetstream.Msg
-	got   bool
-	end   uint64
-	seq   uint64
-}
-
-func newTape(ctx context.Context, s jetstream.Stream, policy jetstream.DeliverPolicy) (*tape, error) {
-	info, err := s.Info(ctx)
-	if err != nil {
-		return nil, err
-	}
-	c, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: policy})
-	if err != nil {
-		return nil, err
-	}
-	return &tape{ctx: ctx, c: c, end: info.State.LastSeq}, nil
-}
-
-// next returns the next message, nil at the end.
-func (t *tape) next() (jetstream.Msg, error) {
-	for t.seq < t.end {
-		if t.msgs == nil {
-			if err := context.Cause(t.ctx); err != nil {
-				return nil, err
-			}
-			batch, err := t.c.FetchNoWait(fetchAtOnce)
-			if err != nil {
-				return nil, err
-			}
-			t.batch, t.msgs, t.got = batch, batch.Messages(), false
-		}
-		m, ok := <-t.msgs
-		if !ok {
-			if err := t.batch.Error(); err != nil {
-				return nil, err
-			}
-			t.msgs = nil
-			if !t.got {
-				return nil, nil // the last messages were deleted
-			}
-			continue
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			continue // not a message of the stream
-		}
-		t.got, t.seq = true, meta.Sequence.Stream
-		if t.seq > t.end {
-			return nil, nil
-		}
-		return m, nil
-	}
-	return nil, nil
 }

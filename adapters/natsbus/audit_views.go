@@ -27,7 +27,7 @@ type auditedView struct {
 
 func (v *auditedViews) load(ctx context.Context, s jetstream.Stream, log string) error {
 	v.held, v.absent = map[string]*auditedView{}, map[string]view{}
-	t, err := newTape(ctx, s, jetstream.DeliverLastPerSubjectPolicy)
+	t, err := newTape(ctx, s, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy}, 0)
 	if err != nil {
 		return err
 	}

@@ -184,9 +184,6 @@ func (b *Bus) lostLocked(own []storedID, fresh bool, line uint64) bool {
 	return last.position < acked.position || last.position == acked.position && last.n < acked.n
 }
 
-// fetchAtOnce bounds one request for messages while the stream is read back.
-const fetchAtOnce = 4096
-
 // readBack reads the ids of the last messages of our log in the stream, so that
 // what is there is not sent again however long the bus was away; JetStream itself
 // knows an id for two minutes only. It reads twice as many as can be unconfirmed
@@ -234,39 +231,20 @@ func (b *Bus) readBack(ctx context.Context, s jetstream.Stream) (own []storedID,
 func (b *Bus) readIDs(ctx context.Context, s jetstream.Stream, from, end uint64) ([]storedID, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	c, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+	t, err := newTape(ctx, s, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, HeadersOnly: true,
-		InactiveThreshold: time.Minute,
-	})
+	}, end)
 	if err != nil {
 		return nil, err
 	}
 	var ids []storedID
-	for seq := from - 1; seq < end; {
-		batch, err := c.FetchNoWait(int(min(fetchAtOnce, end-seq)))
-		if err != nil {
-			return nil, err
+	for {
+		m, err := t.next()
+		if m == nil {
+			return ids, err
 		}
-		got := false
-		for m := range batch.Messages() {
-			meta, err := m.Metadata()
-			if err != nil {
-				continue
-			}
-			got, seq = true, meta.Sequence.Stream
-			if id, ok := parseID(m.Headers().Get(jetstream.MsgIDHeader), b.o.LogID); ok && seq <= end {
-				ids = append(ids, id)
-			}
-		}
-		if err := batch.Error(); err != nil {
-			return nil, err
-		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if !got { // the last messages were deleted
-			break
+		if id, ok := parseID(m.Headers().Get(jetstream.MsgIDHeader), b.o.LogID); ok {
+			ids = append(ids, id)
 		}
 	}
-	return ids, nil
 }
