@@ -82,8 +82,9 @@ type correlator struct {
 	frames   events.FrameCounts
 
 	// The frame under way.
-	in *Input
-	at events.Time
+	in    *Input
+	waits bool // it is kept until its leg is known
+	at    events.Time
 	// unjoined is the session whose leg is not waited for any more.
 	unjoined string
 	src      events.TimeSource
@@ -300,7 +301,9 @@ func (k *correlator) observe(in *Input) ([]events.Event, error) {
 	if !in.Unframed {
 		k.frames.Received++
 	}
-	k.count(in, k.decide(in))
+	d := k.decide(in)
+	k.waits = d == dispWaiting
+	k.count(in, d)
 	return k.out, k.err
 }
 

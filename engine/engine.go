@@ -134,13 +134,19 @@ func New(log Log, bus Bus, command Commander, cfg Config) *Engine {
 
 // Submit hands one frame to the engine. It waits while the engine is behind, and
 // returns when the frame is taken; a frame that was taken is disposed of before
-// Run returns, unless Run fails or was stopped before Ready.
+// Run returns, unless Run fails or was stopped before Ready. What in points to is
+// the engine's from then on.
 func (e *Engine) Submit(ctx context.Context, in Input) error {
 	e.gate.RLock()
 	defer e.gate.RUnlock()
 	select {
 	case <-e.stopping:
 		return ErrStopped
+	default:
+	}
+	select {
+	case e.inbox <- in: // mostly there is room, and this costs a fraction of what follows
+		return nil
 	default:
 	}
 	select {

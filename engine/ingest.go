@@ -18,6 +18,8 @@ const (
 	// maxBatch bounds the events that gather while an append is under way; when
 	// they are reached, frames wait.
 	maxBatch = 4096
+	// takenAtOnce is how many frames are taken before the batch is offered again.
+	takenAtOnce = 64
 )
 
 // ingest correlates: the one owner of the correlator. While a batch is being
@@ -33,6 +35,9 @@ func (e *Engine) ingest(ctx, fatal context.Context, batches chan<- *events.Batch
 
 	take := func(in *Input) error {
 		evs, err := k.observe(in)
+		if !k.waits {
+			in.Leg.recycle()
+		}
 		b.Events = append(b.Events, evs...)
 		if q := in.Quarantine; q != nil {
 			b.Quarantine = append(b.Quarantine, events.Quarantined{
@@ -56,13 +61,20 @@ func (e *Engine) ingest(ctx, fatal context.Context, batches chan<- *events.Batch
 			if err := take(&x); err != nil {
 				return err
 			}
+			// Some of what waits behind it is taken at once: nobody else takes it.
+			for n := min(len(in), takenAtOnce); n > 0 && len(b.Events) < maxBatch; n-- {
+				x = <-in
+				if err := take(&x); err != nil {
+					return err
+				}
+			}
 			// Totals alone are not worth a sync of their own: most frames are no facts.
 			if !b.Empty() {
 				b.Frames = k.frames
 			}
 		case out <- b:
 			counted = b.Frames
-			b = &events.Batch{}
+			b = &events.Batch{Events: make([]events.Event, 0, len(b.Events))} // the next one is about as large
 		case <-ticker.C:
 			evs, err := k.tick(events.At(e.cfg.Now()))
 			if err != nil {

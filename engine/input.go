@@ -1,6 +1,10 @@
 package engine
 
-import "github.com/callstate/callstate/events"
+import (
+	"sync"
+
+	"github.com/callstate/callstate/events"
+)
 
 // Input is one frame as an adapter understood it. Exactly one of the pointers is
 // set, or Quarantine, or none for a frame that is known to mean nothing.
@@ -134,6 +138,22 @@ type LegObservation struct {
 	RecordMs   int64
 	// WebRTC names the session's transport where the channel shows one: "verto", "sip-ws".
 	WebRTC string
+}
+
+// observations are used again: one is taken for every frame, and most say nothing
+// new.
+var observations = sync.Pool{New: func() any { return &LegObservation{} }}
+
+// NewLegObservation returns an empty observation. [Engine.Submit] takes
+// observations over and uses them again once they are decided.
+func NewLegObservation() *LegObservation { return observations.Get().(*LegObservation) }
+
+// recycle lets an observation be used again.
+func (o *LegObservation) recycle() {
+	if o != nil {
+		*o = LegObservation{}
+		observations.Put(o)
+	}
 }
 
 // AgentKind is what was said of an account.

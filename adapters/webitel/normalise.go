@@ -81,48 +81,47 @@ func (f *Frame) leg() (*engine.LegObservation, string) {
 	if id == "" {
 		return nil, ReasonMissingID
 	}
-	l := &engine.LegObservation{
-		Kind:     f.info.leg,
-		Leg:      id,
-		Presence: f.text(hPresence),
+	l := engine.NewLegObservation()
+	l.Kind = f.info.leg
+	l.Leg = id
+	l.Presence = f.text(hPresence)
 
-		Vars:        f.carriesVariables(),
-		CallGroup:   f.first(hCallGroup, hCallGroupAccount),
-		ChannelCall: f.text(hChannelCall),
-		Channel:     f.channel(),
+	l.Vars = f.carriesVariables()
+	l.CallGroup = f.first(hCallGroup, hCallGroupAccount)
+	l.ChannelCall = f.text(hChannelCall)
+	l.Channel = f.channel()
 
-		Inbound:        f.is(hCallDirection, "inbound"),
-		LogicalInbound: f.is(hLogicalDirection, "inbound"),
-		HitDialplan:    f.is(hHitDialplan, "true"),
-		Profiled:       (f.has(hCallerNumber) || f.has(hDestination)) && !f.is(hChannelState, "CS_NEW"),
+	l.Inbound = f.is(hCallDirection, "inbound")
+	l.LogicalInbound = f.is(hLogicalDirection, "inbound")
+	l.HitDialplan = f.is(hHitDialplan, "true")
+	l.Profiled = (f.has(hCallerNumber) || f.has(hDestination)) && !f.is(hChannelState, "CS_NEW")
 
-		CallerNumber: f.text(hCallerNumber),
-		CalleeNumber: f.text(hCalleeNumber),
-		Destination:  f.text(hDestination),
+	l.CallerNumber = f.text(hCallerNumber)
+	l.CalleeNumber = f.text(hCalleeNumber)
+	l.Destination = f.text(hDestination)
 
-		// The server fills Other-Leg-Unique-ID from the variable on the account
-		// path; on the others that is left to us.
-		OtherLeg:       f.first(hOtherLeg, hOriginatingLeg),
-		OriginatingLeg: f.text(hOriginatingLeg),
-		BridgeA:        f.text(hBridgeA),
-		BridgeB:        f.text(hBridgeB),
-		BridgedTo:      f.text(hBridgeUUID),
+	// The server fills Other-Leg-Unique-ID from the variable on the account
+	// path; on the others that is left to us.
+	l.OtherLeg = f.first(hOtherLeg, hOriginatingLeg)
+	l.OriginatingLeg = f.text(hOriginatingLeg)
+	l.BridgeA = f.text(hBridgeA)
+	l.BridgeB = f.text(hBridgeB)
+	l.BridgedTo = f.text(hBridgeUUID)
 
-		OriginateNumber: f.text(hOriginateNumber),
-		Parent:          f.first(hTransferParent, hTransferParentSIP),
-		TransferResult:  f.text(hTransferResult),
-		Queue:           f.text(hQueue),
-		QueueMember:     f.text(hQueueMember),
-		Data:            f.data(),
+	l.OriginateNumber = f.text(hOriginateNumber)
+	l.Parent = f.first(hTransferParent, hTransferParentSIP)
+	l.TransferResult = f.text(hTransferResult)
+	l.Queue = f.text(hQueue)
+	l.QueueMember = f.text(hQueueMember)
+	l.Data = f.data()
 
-		CreatedAt:  f.time(hCreated),
-		AnsweredAt: f.time(hAnswered),
-		HungupAt:   f.time(hHungup),
+	l.CreatedAt = f.time(hCreated)
+	l.AnsweredAt = f.time(hAnswered)
+	l.HungupAt = f.time(hHungup)
 
-		Cause:       f.first(hHangupCauseVar, hHangupCause),
-		Disposition: f.text(hDisposition),
-		WebRTC:      f.webRTC(),
-	}
+	l.Cause = f.first(hHangupCauseVar, hHangupCause)
+	l.Disposition = f.text(hDisposition)
+	l.WebRTC = f.webRTC()
 	l.CallerName, _, _ = strings.Cut(f.name(hCallerName), "@")
 	l.CalleeName = f.name(hCalleeName)
 	l.TransferTarget, l.TransferStamp = f.transfer()

@@ -28,6 +28,8 @@ type reader struct {
 	held   []engine.Input  // frames before LinkUp; the sign-in's deadline bounds them
 	frames uint64
 	buf    bytes.Buffer
+
+	limited io.LimitedReader // read's
 }
 
 // run reads until the connection ends.
@@ -81,7 +83,8 @@ func (r *reader) read() ([]byte, error) {
 	}
 	limit := int64(r.c.cfg.MaxFrame)
 	r.buf.Reset()
-	n, err := r.buf.ReadFrom(io.LimitReader(rd, limit+1))
+	r.limited = io.LimitedReader{R: rd, N: limit + 1}
+	n, err := r.buf.ReadFrom(&r.limited)
 	if err != nil {
 		return nil, err
 	}
