@@ -30,14 +30,20 @@ type Bus struct {
 	js    jetstream.JetStream
 	inbox string // confirmations come to <inbox>.m.<epoch>.<number> and <inbox>.v.<round>
 	okay  []byte // how the confirmation of a stored message begins
-	enc   *encoder
 	views *views
 	gone  chan struct{} // closed when the connection is closed for good
 
 	preparing chan struct{} // size 1: who fills it prepares, one at a time
 
 	mu        sync.Mutex // guards the following
+	enc       *encoder
 	win       window
+	held      uint64    // the window's message that is sent next
+	holds     bool      // there is one
+	sent      uint64    // messages in this epoch
+	unasked   int       // of those, since the last one whose confirmation was asked for
+	known     known     // the last one confirmed in this epoch
+	each      bool      // confirmation is asked for each
 	published uint64    // last position that Publish took over
 	progress  time.Time // of the last confirmation, or of the first message after an empty window
 	epoch     uint64    // counts the times that the bus became ready; older confirmations are void
@@ -258,6 +264,7 @@ func (b *Bus) failLocked(err error) {
 	}
 	b.down = err
 	b.epoch++
+	b.holds = false
 	b.stats.Failures++
 	b.views.fail(err)
 	if !b.closed {
@@ -311,7 +318,7 @@ func (b *Bus) waitLocked(ctx context.Context, d time.Duration) error {
 //
 // It returns ctx's cause, joined with what was in the way, or ErrClosed.
 func (b *Bus) Ready(ctx context.Context) error {
-	if err := b.prepare(ctx, nil); err != nil {
+	if err := b.prepare(ctx, false); err != nil {
 		return fmt.Errorf("natsbus: wait for %s: %w", b.address(), err)
 	}
 	return nil
@@ -322,7 +329,7 @@ func (b *Bus) Ready(ctx context.Context) error {
 func (b *Bus) heal(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, healPatience)
 	defer cancel()
-	err := b.prepare(ctx, newEncoder(b.o.Prefix, b.o.Source))
+	err := b.prepare(ctx, true)
 	if errors.Is(err, errOwed) || errors.Is(err, context.DeadlineExceeded) {
 		return nil // the caller's Ready does it, or the next round
 	}
@@ -334,9 +341,9 @@ const healPatience = 5 * time.Second
 
 var errOwed = errors.New("natsbus: the publisher publishes again")
 
-// prepare makes the bus ready. With a resender the window is sent again; without,
-// it is forgotten, since the caller will publish it again.
-func (b *Bus) prepare(ctx context.Context, resend *encoder) error {
+// prepare makes the bus ready. With resend the window is sent again; without, it
+// is forgotten, since the caller will publish it again.
+func (b *Bus) prepare(ctx context.Context, resend bool) error {
 	select {
 	case b.preparing <- struct{}{}:
 		defer func() { <-b.preparing }()
@@ -351,16 +358,16 @@ func (b *Bus) prepare(ctx context.Context, resend *encoder) error {
 		switch {
 		case b.closed:
 			return ErrClosed
-		case resend != nil && b.owed:
+		case resend && b.owed:
 			return errOwed
 		case b.down == nil:
 			return nil
 		}
 		if d := backoff(b.attempts); d > 0 {
-			if err := b.pauseLocked(ctx, d, resend != nil); err != nil {
+			if err := b.pauseLocked(ctx, d, resend); err != nil {
 				return errors.Join(err, last)
 			}
-			if b.closed || (resend != nil && b.owed) {
+			if b.closed || resend && b.owed {
 				continue
 			}
 		}
@@ -374,7 +381,7 @@ func (b *Bus) prepare(ctx context.Context, resend *encoder) error {
 		drops := b.drops
 		b.attempts++
 		b.mu.Unlock()
-		own, fresh, line, err := b.lookAround(ctx, resend != nil)
+		own, fresh, line, err := b.lookAround(ctx, resend)
 		b.mu.Lock()
 		if err != nil {
 			last = err
@@ -387,10 +394,10 @@ func (b *Bus) prepare(ctx context.Context, resend *encoder) error {
 			}
 			continue
 		}
-		if drops != b.drops || b.closed || (resend != nil && b.owed) {
+		if drops != b.drops || b.closed || resend && b.owed {
 			continue
 		}
-		if resend != nil && b.lostLocked(own, fresh, line) {
+		if resend && b.lostLocked(own, fresh, line) {
 			// Only the caller can publish again what is not in the window any more:
 			// Confirmed goes back, and Resume says from where.
 			b.log.Warn("nats lost what it had confirmed", "confirmed", b.confirmedLocked())
@@ -399,8 +406,8 @@ func (b *Bus) prepare(ctx context.Context, resend *encoder) error {
 			continue
 		}
 		b.openLocked(own)
-		if resend != nil {
-			b.resendLocked(resend)
+		if resend {
+			b.resendLocked()
 		} else {
 			b.win.clear()
 			b.owed = false
@@ -432,6 +439,7 @@ func (b *Bus) lookAround(ctx context.Context, healing bool) (own []storedID, fre
 func (b *Bus) openLocked(own []storedID) {
 	b.down = nil
 	b.epoch++
+	b.sent, b.unasked, b.known, b.each = 0, 0, known{}, false
 	b.reply = fmt.Sprintf("%s.m.%d.", b.inbox, b.epoch)
 	b.progress = time.Now()
 	b.rememberLocked(own)

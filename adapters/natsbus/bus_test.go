@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -512,6 +514,222 @@ func TestTooLargeEventIsLeftOut(t *testing.T) {
 	}
 	if got := b.Stats().Rejected; got != 1 {
 		t.Errorf("Rejected = %d, want 1", got)
+	}
+}
+
+// Only our own server may put off writing to its files, and only where nobody asked
+// it to sync.
+func TestPersistMode(t *testing.T) {
+	for name, c := range map[string]struct {
+		syncAlways, own bool
+		want            jetstream.PersistModeType
+	}{
+		"own server":            {false, true, jetstream.AsyncPersistMode},
+		"own server that syncs": {true, true, jetstream.DefaultPersistMode},
+		"somebody's server":     {false, false, jetstream.DefaultPersistMode},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startServer(t, ServerOptions{SyncAlways: c.syncAlways})
+			o := Options{URL: s.URL()}
+			if c.own {
+				o.Server = s
+			}
+			b, _ := startBus(t, o)
+			stream, err := b.js.Stream(deadline(t), "CTI")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := stream.CachedInfo().Config.PersistMode; got != c.want {
+				t.Errorf("persist mode %v, want %v", got, c.want)
+			}
+			mustPublish(t, b, results(1, 50, "1004@acme.example", "a2e6"))
+		})
+	}
+}
+
+// The process is killed with the server in it, which had not written the last
+// messages yet. Who reads the stream by a consumer that is kept misses nothing,
+// although the end of what it has read is gone.
+func TestKeptConsumerAfterAKill(t *testing.T) {
+	dir := t.TempDir()
+	s := startServer(t, ServerOptions{StoreDir: dir})
+	b, stop := startBus(t, Options{Server: s})
+	rs := results(1, 3000, "1004@acme.example", "a2e6")
+	seen := map[string]bool{}
+	read := func(b *Bus, last string) {
+		t.Helper()
+		c, err := b.js.CreateOrUpdateConsumer(deadline(t), "CTI", jetstream.ConsumerConfig{Durable: "reader", AckPolicy: jetstream.AckExplicitPolicy})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for ctx := deadline(t); !seen[last]; {
+			msgs, err := c.Fetch(500, jetstream.FetchMaxWait(100*time.Millisecond))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for m := range msgs.Messages() {
+				seen[m.Headers().Get(jetstream.MsgIDHeader)] = true
+				if err := m.Ack(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if ctx.Err() != nil {
+				t.Fatalf("the consumer stands still; it saw %d messages", len(seen))
+			}
+		}
+	}
+	all := ids(rs)
+	for i := 0; i < 2000; i += 500 {
+		mustPublish(t, b, rs[i:i+500])
+		read(b, ids(rs[i : i+500])[len(ids(rs[i:i+500]))-1])
+	}
+	stop()
+	s.Close()
+	blocks, err := filepath.Glob(filepath.Join(dir, "jetstream", "*", "streams", "CTI", "msgs", "*.blk"))
+	if err != nil || len(blocks) != 1 {
+		t.Fatalf("blocks of the stream: %v, %v", blocks, err)
+	}
+	info, err := os.Stat(blocks[0])
+	if err == nil {
+		err = os.Truncate(blocks[0], info.Size()*3/4)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	s = startServer(t, ServerOptions{StoreDir: dir})
+	b, _ = startBus(t, Options{Server: s})
+	from, err := b.Resume(deadline(t), 2000)
+	if err != nil || from < 1000 || from > 1800 {
+		t.Fatalf("published again from %d, %v", from, err)
+	}
+	mustPublish(t, b, rs[from-1:])
+	read(b, all[len(all)-1])
+	for _, id := range all {
+		if !seen[id] {
+			t.Errorf("the consumer did not see %s", id)
+		}
+	}
+	if d := cmp.Diff(all, streamIDs(t, b, cti.DefaultPrefix)); d != "" {
+		t.Errorf("stream (-published +stream):\n%s", d)
+	}
+}
+
+// confirmations counts what the stream confirms from now on.
+func confirmations(t *testing.T, s *Server) *nats.Subscription {
+	t.Helper()
+	nc, err := nats.Connect(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	sub, err := nc.SubscribeSync("_INBOX." + acksToken + ".*.m.>")
+	if err == nil {
+		err = nc.Flush()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sub
+}
+
+func TestManyMessagesShareAConfirmation(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, _ := startBus(t, Options{URL: s.URL()})
+	sub := confirmations(t, s)
+	rs := results(1, 2000, "1004@acme.example", "a2e6")
+	mustPublish(t, b, rs)
+	mustPublish(t, b, results(2001, 2001, "1004@acme.example", "a2e6")) // alone
+	sent := uint64(len(ids(rs)) + 1)
+	if st := b.Stats(); st.Sent != sent || st.Confirmed != sent {
+		t.Errorf("%d sent, %d confirmed, want %d each", st.Sent, st.Confirmed, sent)
+	}
+	if b.each {
+		t.Error("each message is confirmed by itself")
+	}
+	got, _, err := sub.Pending()
+	if most := 3 + int(sent)/askEvery; err != nil || got == 0 || got > most {
+		t.Errorf("%d messages were confirmed %d times, want at most %d, %v", sent, got, most, err)
+	}
+}
+
+// Another process writes to the stream: its sequence tells less.
+func TestOthersWriteToTheStream(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, _ := startBus(t, Options{URL: s.URL()})
+	other, _ := startBus(t, Options{URL: s.URL(), LogID: "another"})
+	rs := results(1, 2000, "1004@acme.example", "a2e6")
+	theirs := make(chan struct{})
+	go func() {
+		defer close(theirs)
+		for p := uint64(1); p <= 500; p++ {
+			r := result(p, "1005@acme.example", "b", 1)
+			r.Messages[0].ID = fmt.Sprintf("another.%d.0", p)
+			if err := other.Publish(t.Context(), []engine.Result{r}); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	for i := 0; i < len(rs); i += 100 {
+		mustPublish(t, b, rs[i:i+100])
+	}
+	<-theirs
+	var ours []string
+	for _, id := range streamIDs(t, b, cti.DefaultPrefix) {
+		if _, ok := parseID(id, testLog); ok {
+			ours = append(ours, id)
+		}
+	}
+	if d := cmp.Diff(ids(rs), ours); d != "" {
+		t.Errorf("stream (-published +stream):\n%s", d)
+	}
+}
+
+// The stream refuses messages that nobody asked it to confirm.
+func TestRefusedAmongMany(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, _ := startBus(t, Options{URL: s.URL()})
+	ctx := deadline(t)
+	stream, err := b.js.Stream(ctx, "CTI")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := stream.CachedInfo().Config
+	c.MaxMsgSize = 10_000
+	if _, err := b.js.UpdateStream(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	rs := results(1, 200, "1004@acme.example", "a2e6")
+	refused := map[string]bool{}
+	for i, size := range map[int]int{2: 20_000, 3: 20_000, 100: 20_000, 150: 2 << 20, 198: 20_000} { // the largest by the connection
+		for len(rs[i].Messages) == 0 {
+			i--
+		}
+		m := &rs[i].Messages[0]
+		m.Payload, refused[m.ID] = make([]byte, size), true
+	}
+	mustPublish(t, b, rs)
+	want := map[string]bool{}
+	for _, id := range ids(rs) {
+		want[id] = !refused[id]
+	}
+	for _, id := range streamIDs(t, b, cti.DefaultPrefix) {
+		if !want[id] {
+			t.Errorf("%s is in the stream, or twice", id)
+		}
+		delete(want, id)
+	}
+	for id, stored := range want {
+		if stored {
+			t.Errorf("%s is not in the stream", id)
+		}
+	}
+	if got := b.Stats().Rejected; got != uint64(len(refused)) {
+		t.Errorf("Rejected = %d, want %d", got, len(refused))
+	}
+	if b.Confirmed() != 200 {
+		t.Errorf("Confirmed = %d, want 200", b.Confirmed())
 	}
 }
 

@@ -21,10 +21,11 @@
 // JetStream drops an id (<log>.<position>.<n>) that it has seen in the last two
 // minutes, and each time the bus becomes ready it reads back the ids at the end
 // of the stream and does not send those again. What remains is a server whose
-// own store lost its end (a power loss without SyncAlways), where the repeats
-// fill the gap, and more than twice the window of other logs' messages in
-// between an outage of over two minutes. A clustered stream that refuses single
-// messages can store a repeat after its successors; seq shows it.
+// own store lost its end (a power loss without SyncAlways, or the end of this
+// process with the server in it), where the repeats fill the gap, and more than
+// twice the window of other logs' messages in between an outage of over two
+// minutes. A stream that refuses single messages can store a repeat after its
+// successors; seq shows it.
 //
 // A message that is too large for the server is the one thing left out: it is
 // logged, counted as rejected, and visible to a consumer as a gap in seq, which
@@ -37,6 +38,11 @@
 // a position is confirmed when its CTI events are in the stream and its views,
 // or later ones, in their buckets. So a crash between the two leaves no stale
 // view behind: the engine publishes again from Confirmed()+1.
+//
+// Under load the stream is asked to confirm one message in 32. Its sequence tells
+// whether those before it are there; where it does not, since others write to the
+// stream as well, or it refused one, those are sent again, each with a
+// confirmation of its own, which from then on every message gets.
 //
 // A lost connection, a refusal, or no confirmation for AckTimeout makes the bus
 // not ready. If Publish is called meanwhile it returns an error at once, and

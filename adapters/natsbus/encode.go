@@ -38,8 +38,8 @@ const typePrefix = "callstate.cti.v1."
 const accountsKept = 1 << 14
 
 // encoder makes NATS messages of CTI events. It fills one message again and
-// again, since the connection copies what it is given before it returns. One
-// goroutine at a time may use it.
+// again, since the connection copies what it is given before it returns. Not safe
+// for concurrent use.
 type encoder struct {
 	prefix   string
 	types    map[cti.Name]string
@@ -152,21 +152,27 @@ const codeTooLarge jetstream.ErrorCode = 10054
 
 // parseAck reads a confirmation. okPrefix is how a plain one begins; those are
 // all that a healthy stream sends, so they are told without decoding.
-func parseAck(m *nats.Msg, okPrefix []byte) (duplicate bool, err error) {
+func parseAck(m *nats.Msg, okPrefix []byte) (ack, error) {
 	if rest, ok := bytes.CutPrefix(m.Data, okPrefix); ok {
-		return bytes.Contains(rest, []byte(`"duplicate"`)), nil
+		digits := 0
+		for digits < len(rest) && '0' <= rest[digits] && rest[digits] <= '9' {
+			digits++
+		}
+		if seq, err := strconv.ParseUint(string(rest[:digits]), 10, 64); err == nil && seq > 0 {
+			return ack{Seq: seq, Duplicate: bytes.Contains(rest, []byte(`"duplicate"`))}, nil
+		}
 	}
 	if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
-		return false, jetstream.ErrNoStreamResponse
+		return ack{}, jetstream.ErrNoStreamResponse
 	}
 	var a ack
 	if err := json.Unmarshal(m.Data, &a); err != nil || (a.Error == nil && a.Seq == 0) {
-		return false, jetstream.ErrInvalidJSAck
+		return ack{}, jetstream.ErrInvalidJSAck
 	}
 	if a.Error != nil {
-		return false, a.Error
+		return ack{}, a.Error
 	}
-	return a.Duplicate, nil
+	return a, nil
 }
 
 // storedID is a message id of our log: "<log>.<position>.<n>".

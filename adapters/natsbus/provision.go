@@ -60,6 +60,11 @@ func (b *Bus) provisionStream(ctx context.Context) (jetstream.Stream, error) {
 	if b.o.MaxBytes > 0 {
 		want.MaxBytes = b.o.MaxBytes
 	}
+	if b.o.Server != nil && !b.o.Server.syncAlways {
+		// Our own server ends when we do, and then the end of its stream decides from
+		// where to publish: it need not write each message down by itself.
+		want.PersistMode = jetstream.AsyncPersistMode
+	}
 	s, err := b.js.Stream(ctx, b.o.Stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		s, err = b.js.CreateStream(ctx, want)
@@ -72,8 +77,12 @@ func (b *Bus) provisionStream(ctx context.Context) (jetstream.Stream, error) {
 		return nil, fmt.Errorf("stream %s: %w", b.o.Stream, err)
 	}
 	// Of a stream that is there we change what our options say and leave the
-	// rest (replicas, placement, mirrors) to its operator.
+	// rest (replicas, placement, mirrors) to its operator. How it persists cannot be
+	// changed.
 	have := s.CachedInfo().Config
+	if have.PersistMode == jetstream.AsyncPersistMode && b.o.Server != nil && b.o.Server.syncAlways {
+		b.log.Warn("the stream was made without syncing each message, and stays so until it is made anew", "stream", b.o.Stream)
+	}
 	if len(have.Subjects) == 1 && have.Subjects[0] == want.Subjects[0] && have.MaxAge == want.MaxAge &&
 		have.MaxBytes == want.MaxBytes && have.Duplicates == want.Duplicates && have.Discard == want.Discard {
 		return s, nil

@@ -29,12 +29,27 @@ func (b *Bus) Publish(ctx context.Context, rs []engine.Result) error {
 			return err
 		}
 	}
-	b.mu.Lock()
 	if n := len(rs); n > 0 {
-		b.published = rs[n-1].Position
+		if err := b.publishedThrough(rs[n-1].Position); err != nil {
+			return err
+		}
 	}
-	b.mu.Unlock()
 	b.views.take(rs)
+	return nil
+}
+
+// publishedThrough notes that all through position was taken over, and sends the
+// last message.
+func (b *Bus) publishedThrough(position uint64) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.down != nil {
+		return b.refuseLocked(b.down)
+	}
+	if err := b.releaseLocked(true); err != nil {
+		return b.refuseLocked(err)
+	}
+	b.published = position
 	return nil
 }
 
@@ -53,9 +68,15 @@ func (b *Bus) publish(ctx context.Context, r *engine.Result) error {
 			continue
 		}
 		for b.win.full() {
-			err := b.waitLocked(ctx, 0)
+			err := b.releaseLocked(true)
+			if err == nil && b.win.full() {
+				err = b.waitLocked(ctx, 0)
+			}
 			if b.down != nil {
 				return b.refuseLocked(b.down)
+			}
+			if err != nil && ctx.Err() == nil {
+				return b.refuseLocked(err)
 			}
 			if err != nil { // some of r is on its way: only a new epoch is sure to be in order
 				b.failLocked(fmt.Errorf("interrupted: %w", err))
@@ -66,7 +87,7 @@ func (b *Bus) publish(ctx context.Context, r *engine.Result) error {
 		if b.win.len() == 0 {
 			b.progress = time.Now()
 		}
-		if err := b.sendLocked(b.enc, b.win.push(m), m); err != nil {
+		if err := b.sendLocked(b.win.push(m)); err != nil {
 			return b.refuseLocked(err)
 		}
 	}
@@ -104,17 +125,75 @@ func (b *Bus) storedLocked(id string) bool {
 	return ok
 }
 
-// sendLocked sends a message that is in the window. The lock is held over the
+// askEvery is how many messages share a confirmation at the most.
+const askEvery = 32
+
+// sendLocked sends the window's newest message once it is known whether another
+// follows: the one that was held back goes now. The lock is held over the
 // connection's own, which copies into a buffer and at worst waits for the socket.
-func (b *Bus) sendLocked(enc *encoder, n uint64, m *engine.Message) error {
-	var reply [80]byte
-	err := b.nc.PublishMsg(enc.encode(m, string(strconv.AppendUint(append(reply[:0], b.reply...), n, 10))))
+func (b *Bus) sendLocked(n uint64) error {
+	err := b.releaseLocked(false)
+	b.held, b.holds = n, true
+	return err
+}
+
+// releaseLocked sends the message that is held back. The stream is asked to
+// confirm it if it is the last one for now, and else one of many: where that
+// stands in the stream tells whether those before it are there, see [Bus.onAck].
+func (b *Bus) releaseLocked(last bool) error {
+	if !b.holds {
+		return nil
+	}
+	b.holds = false
+	ask := last || b.each || b.sent == 0 || b.unasked+1 >= min(askEvery, max(len(b.win.slots)/4, 1))
+	return b.transmitLocked(b.held, ask)
+}
+
+// transmitLocked sends a message of the window.
+func (b *Bus) transmitLocked(n uint64, ask bool) error {
+	slot := b.win.at(n)
+	var buf [80]byte
+	reply := ""
+	if ask {
+		reply = string(strconv.AppendUint(append(buf[:0], b.reply...), n, 10))
+	}
+	err := b.nc.PublishMsg(b.enc.encode(slot.msg, reply))
 	b.stats.Sent++
 	if errors.Is(err, nats.ErrMaxPayload) {
 		b.rejectLocked(n, err)
+		if ask { // for those before it as well
+			return b.askAgainLocked(n)
+		}
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	if b.unasked++; ask {
+		b.unasked = 0
+	}
+	b.sent++
+	slot.sent, slot.asked = b.sent, ask
+	return nil
+}
+
+// askAgainLocked sends those of the messages before n again whose confirmation
+// nobody has asked for: the stream knows their ids, if it has them. From then on
+// each message is asked for.
+func (b *Bus) askAgainLocked(n uint64) error {
+	for x := b.win.head; x < n; x++ {
+		if s := b.win.at(x); s.msg == nil || s.asked {
+			continue
+		}
+		if !b.each {
+			b.each = true
+			b.log.Info("each message is confirmed by itself from now on: others write to the stream, or it refused one", "stream", b.o.Stream)
+		}
+		if err := b.transmitLocked(x, true); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // rejectLocked gives up a message that the server will never take. Waiting for
@@ -129,7 +208,7 @@ func (b *Bus) rejectLocked(n uint64, err error) {
 }
 
 // resendLocked sends the window again in a new epoch.
-func (b *Bus) resendLocked(enc *encoder) {
+func (b *Bus) resendLocked() {
 	for n := b.win.head; n < b.win.tail; n++ {
 		m := b.win.at(n).msg
 		if m == nil {
@@ -139,15 +218,25 @@ func (b *Bus) resendLocked(enc *encoder) {
 			b.win.confirm(n)
 			continue
 		}
-		if err := b.sendLocked(enc, n, m); err != nil {
+		if err := b.sendLocked(n); err != nil {
 			b.failLocked(err)
 			return
 		}
+	}
+	if err := b.releaseLocked(true); err != nil {
+		b.failLocked(err)
+		return
 	}
 	b.wakeLocked()
 }
 
 // onAck takes JetStream's answers; the connection calls it on one goroutine.
+//
+// A confirmation says how many messages the stream has had. If that grew by as many
+// as were sent since another confirmation, all of them are stored: a stream takes
+// what one connection sends in order. If it did not, somebody else writes to the
+// stream, or it refused a message that was not asked for, or knew one already; then
+// those that are in doubt are asked for again.
 func (b *Bus) onAck(m *nats.Msg) {
 	rest, _ := strings.CutPrefix(m.Subject, b.inbox+".m.")
 	epochText, numberText, _ := strings.Cut(rest, ".")
@@ -156,36 +245,62 @@ func (b *Bus) onAck(m *nats.Msg) {
 	if err1 != nil || err2 != nil {
 		return
 	}
-	duplicate, err := parseAck(m, b.okay)
+	a, err := parseAck(m, b.okay)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if epoch != b.epoch || b.down != nil {
 		return
 	}
 	if err != nil {
-		var api *jetstream.APIError
-		if errors.As(err, &api) && api.ErrorCode == codeTooLarge {
-			b.rejectLocked(n, err)
-		} else {
-			b.failLocked(fmt.Errorf("publish: %w", err))
+		b.refusedLocked(n, err)
+		return
+	}
+	id, sent := b.win.id(n), b.win.at(n).sent
+	if id == "" {
+		return
+	}
+	if !b.each && !a.Duplicate && b.known.seq != 0 && a.Seq-b.known.seq == sent-b.known.sent {
+		b.stats.Confirmed += b.win.confirmThrough(n)
+	} else {
+		b.win.confirm(n)
+		b.stats.Confirmed++
+		if err := b.askAgainLocked(n); err != nil {
+			b.failLocked(err)
+			return
 		}
-		return
 	}
-	id := b.win.id(n)
-	if !b.win.confirm(n) {
-		return
-	}
-	b.stats.Confirmed++
-	if duplicate {
+	if a.Duplicate {
 		b.stats.Duplicates++
-	} else if n >= b.lastAckNo {
-		b.lastAck, b.lastAckNo = id, n
+	} else {
+		b.known = known{sent, a.Seq}
+		if n >= b.lastAckNo {
+			b.lastAck, b.lastAckNo = id, n
+		}
 	}
 	b.attempts = 0
 	b.progress = time.Now()
 	// Wake the publisher when it can go on for a while, not for every slot.
 	if left := b.win.len(); left == 0 || left <= len(b.win.slots)*3/4 {
 		b.wakeLocked()
+	}
+}
+
+// known is a message that is known to be in the stream.
+type known struct {
+	sent uint64 // how many were sent in this epoch, itself included
+	seq  uint64 // its sequence in the stream; 0 for none yet
+}
+
+// refusedLocked takes the answer that a message was not stored.
+func (b *Bus) refusedLocked(n uint64, err error) {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) || api.ErrorCode != codeTooLarge {
+		b.failLocked(fmt.Errorf("publish: %w", err))
+		return
+	}
+	b.rejectLocked(n, err)
+	if err := b.askAgainLocked(n); err != nil {
+		b.failLocked(err)
 	}
 }
 

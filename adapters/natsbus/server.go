@@ -28,7 +28,8 @@ type ServerOptions struct {
 	Host     string // "" means 127.0.0.1: nobody else on the network sees it
 	Port     int    // 0 means DefaultPort, -1 a port that the system chooses
 	// SyncAlways makes JetStream sync every message to disk. Off, a power loss can
-	// cost the copy its last two minutes; the log has them and republishing heals.
+	// cost the copy its last two minutes, and the end of this process, where that is
+	// not clean, the last messages; the log has them and republishing heals.
 	SyncAlways bool
 	// CertFile and KeyFile, both PEM, make every client use TLS.
 	CertFile, KeyFile string
@@ -48,6 +49,8 @@ type Server struct {
 	s         *server.Server
 	own       Access // of callstate itself
 	encrypted bool
+	// syncAlways is of its options.
+	syncAlways bool
 }
 
 // StartServer starts a server and returns when it accepts clients.
@@ -102,7 +105,7 @@ func StartServer(o ServerOptions) (*Server, error) {
 			"its own log lines at warn say why; a store folder of another server, or a full disk, are the usual reasons",
 		}
 	}
-	return &Server{s, own, so.TLSConfig != nil}, nil
+	return &Server{s: s, own: own, encrypted: so.TLSConfig != nil, syncAlways: o.SyncAlways}, nil
 }
 
 // secure gives the server its users and its certificate, and returns how callstate

@@ -250,22 +250,25 @@ func TestWindowConfirmsInOrder(t *testing.T) {
 func TestParseAck(t *testing.T) {
 	ok := []byte(`{"stream":"CTI","seq":`)
 	for _, c := range []struct {
-		data      string
-		duplicate bool
-		fails     bool
+		data  string
+		want  ack
+		fails bool
 	}{
-		{`{"stream":"CTI","seq":7}`, false, false},
-		{`{"stream":"CTI","seq":7,"duplicate": true}`, true, false},
-		{`{"stream":"CTI","domain":"hub","seq":7}`, false, false},
-		{`{"stream":"CTI","domain":"hub","seq":7,"duplicate":true}`, true, false},
-		{`{"error":{"code":503,"err_code":10077,"description":"full"},"stream":"CTI","seq":0}`, false, true},
-		{`{}`, false, true},
-		{`x`, false, true},
-		{``, false, true},
+		{`{"stream":"CTI","seq":7}`, ack{Seq: 7}, false},
+		{`{"stream":"CTI","seq":70, "domain":"hub"}`, ack{Seq: 70}, false},
+		{`{"stream":"CTI","seq":7,"duplicate": true}`, ack{Seq: 7, Duplicate: true}, false},
+		{`{"stream":"CTI","domain":"hub","seq":7}`, ack{Stream: "CTI", Seq: 7}, false},
+		{`{"stream":"CTI","domain":"hub","seq":7,"duplicate":true}`, ack{Stream: "CTI", Seq: 7, Duplicate: true}, false},
+		{`{"error":{"code":503,"err_code":10077,"description":"full"},"stream":"CTI","seq":0}`, ack{}, true},
+		{`{"stream":"CTI","seq":0}`, ack{}, true},
+		{`{"stream":"CTI","seq":99999999999999999999}`, ack{}, true},
+		{`{}`, ack{}, true},
+		{`x`, ack{}, true},
+		{``, ack{}, true},
 	} {
-		dup, err := parseAck(natsMsg(c.data), ok)
-		if dup != c.duplicate || (err != nil) != c.fails {
-			t.Errorf("%s: duplicate %v, error %v", c.data, dup, err)
+		got, err := parseAck(natsMsg(c.data), ok)
+		if got != c.want || (err != nil) != c.fails {
+			t.Errorf("%s: %+v, error %v", c.data, got, err)
 		}
 	}
 }

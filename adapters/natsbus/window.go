@@ -15,6 +15,8 @@ type window struct {
 type slot struct {
 	msg     *engine.Message // nil once confirmed
 	through uint64          // position that is complete once this one is confirmed; 0: more of it follows
+	sent    uint64          // how many messages were sent in this epoch, this one included
+	asked   bool            // for its confirmation, in this epoch
 }
 
 func newWindow(size int) window { return window{slots: make([]slot, size)} }
@@ -61,6 +63,16 @@ func (w *window) confirm(n uint64) bool {
 		w.head++
 	}
 	return true
+}
+
+// confirmThrough confirms all messages through n and returns how many waited.
+func (w *window) confirmThrough(n uint64) (confirmed uint64) {
+	for x := w.head; x <= n; x++ {
+		if w.confirm(x) {
+			confirmed++
+		}
+	}
+	return confirmed
 }
 
 // clear forgets what is unconfirmed; the numbers go on, so that a late
