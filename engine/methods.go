@@ -400,7 +400,7 @@ func planUserState(g *planning) error {
 
 // planCapabilities answers with the line's flags that can ever be set.
 func planCapabilities(g *planning) error {
-	all := cti.CanDial | cti.CanDrop | cti.TalkBridged | cti.Held | cti.CompleteTransfer
+	all := cti.CanRecall | cti.CanDial | cti.CanDrop | cti.TalkBridged | cti.Held | cti.CompleteTransfer
 	if g.web {
 		all |= cti.CanAnswer
 	}

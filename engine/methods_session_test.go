@@ -81,9 +81,9 @@ func TestWhoCarriesOut(t *testing.T) {
 func TestCapabilitiesAreThePhones(t *testing.T) {
 	is := func(b bool) func(string) bool { return func(string) bool { return b } }
 	for want, tt := range map[string]struct{ webPhone, video func(string) bool }{
-		"1978": {nil, nil},
-		"1982": {is(true), is(false)},
-		"4030": {is(true), is(true)},
+		"1979": {nil, nil},
+		"1983": {is(true), is(false)},
+		"4031": {is(true), is(true)},
 	} {
 		s := newStory(t, Policies{})
 		s.o.WebPhone, s.o.PhoneVideo = tt.webPhone, tt.video

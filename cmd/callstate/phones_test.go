@@ -287,7 +287,7 @@ func TestWebPhoneVideoOverNATS(t *testing.T) {
 	}
 	d := startPhoneDaemon(t, data, clip)
 	k := d.desk(t, phoneLogin)
-	if o := k.must("getCapabilities", `{}`); o.Answer != strconv.Itoa(1982+int(cti.CanVideo)) {
+	if o := k.must("getCapabilities", `{}`); o.Answer != strconv.Itoa(1983+int(cti.CanVideo)) {
 		t.Errorf("capabilities %s", o.Answer)
 	}
 
