@@ -71,6 +71,7 @@ func (p *videoPeer) track(t *webrtc.TrackRemote, r *webrtc.RTPReceiver) {
 			return
 		}
 		if pkt.Unmarshal(buf[:n]) == nil {
+			pkt.Marker = false // of video it is the end of a frame, of audio the begin of a talkspurt
 			p.in.packet(time.Now(), &pkt, videoClock)
 		}
 	}
