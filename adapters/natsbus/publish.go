@@ -236,7 +236,9 @@ func (b *Bus) resendLocked() {
 // as were sent since another confirmation, all of them are stored: a stream takes
 // what one connection sends in order. If it did not, somebody else writes to the
 // stream, or it refused a message that was not asked for, or knew one already; then
-// those that are in doubt are asked for again.
+// those that are in doubt are asked for again. Somebody else's first messages that
+// are exactly as many as the stream refused of ours, between the same two
+// confirmations, would be taken for ours.
 func (b *Bus) onAck(m *nats.Msg) {
 	rest, _ := strings.CutPrefix(m.Subject, b.inbox+".m.")
 	epochText, numberText, _ := strings.Cut(rest, ".")
@@ -260,7 +262,7 @@ func (b *Bus) onAck(m *nats.Msg) {
 		return
 	}
 	if !b.each && !a.Duplicate && b.known.seq != 0 && a.Seq-b.known.seq == sent-b.known.sent {
-		b.stats.Confirmed += b.win.confirmThrough(n)
+		b.stats.Confirmed += b.win.confirmAll(b.known.n+1, n)
 	} else {
 		b.win.confirm(n)
 		b.stats.Confirmed++
@@ -272,7 +274,7 @@ func (b *Bus) onAck(m *nats.Msg) {
 	if a.Duplicate {
 		b.stats.Duplicates++
 	} else {
-		b.known = known{sent, a.Seq}
+		b.known = known{n, sent, a.Seq}
 		if n >= b.lastAckNo {
 			b.lastAck, b.lastAckNo = id, n
 		}
@@ -287,6 +289,7 @@ func (b *Bus) onAck(m *nats.Msg) {
 
 // known is a message that is known to be in the stream.
 type known struct {
+	n    uint64 // its number in the window
 	sent uint64 // how many were sent in this epoch, itself included
 	seq  uint64 // its sequence in the stream; 0 for none yet
 }

@@ -65,10 +65,11 @@ func (w *window) confirm(n uint64) bool {
 	return true
 }
 
-// confirmThrough confirms all messages through n and returns how many waited.
-func (w *window) confirmThrough(n uint64) (confirmed uint64) {
-	for x := w.head; x <= n; x++ {
-		if w.confirm(x) {
+// confirmAll confirms the messages from one number through another and returns how
+// many of them waited.
+func (w *window) confirmAll(from, through uint64) (confirmed uint64) {
+	for n := max(from, w.head); n <= through; n++ {
+		if w.confirm(n) {
 			confirmed++
 		}
 	}
