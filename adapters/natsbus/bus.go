@@ -111,7 +111,7 @@ func New(o Options) (*Bus, error) {
 		// A user may be made, a certificate renewed: what is refused now is tried again.
 		nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { b.notConnected(err) }),
-		nats.ClosedHandler(func(*nats.Conn) { close(b.gone) }),
+		nats.ClosedHandler(func(*nats.Conn) { close(b.gone); b.wake() }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			b.log.Warn("nats connection", "err", err)
 		}),
@@ -171,7 +171,8 @@ func (b *Bus) Err() error {
 }
 
 // Run writes the views and watches over confirmations until ctx ends, and then
-// returns nil. When the bus went away and Publish has not said so to anyone yet,
+// returns nil. Its error is why the server has closed the connection for good, as
+// it does with a client that it takes for broken. When the bus went away and Publish has not said so to anyone yet,
 // Run brings it back and sends what was unconfirmed again.
 func (b *Bus) Run(ctx context.Context) error {
 	tick := time.NewTicker(b.o.FlushInterval)
@@ -181,7 +182,7 @@ func (b *Bus) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-b.gone:
-			return nil
+			return b.over()
 		case <-b.views.kick:
 		case <-tick.C:
 		}
@@ -195,6 +196,16 @@ func (b *Bus) Run(ctx context.Context) error {
 			b.fail(fmt.Errorf("write views: %w", err))
 		}
 	}
+}
+
+// over says why the connection is closed for good, nil where Close did it.
+func (b *Bus) over() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrConnectionClosed, b.nc.LastError())
 }
 
 // tend looks for confirmations overdue and reports whether the bus is ready.
@@ -358,6 +369,8 @@ func (b *Bus) prepare(ctx context.Context, resend bool) error {
 		switch {
 		case b.closed:
 			return ErrClosed
+		case b.nc.IsClosed():
+			return fmt.Errorf("%w: %w", ErrConnectionClosed, b.nc.LastError())
 		case resend && b.owed:
 			return errOwed
 		case b.down == nil:

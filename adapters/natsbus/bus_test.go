@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
@@ -484,6 +486,45 @@ func TestKeptConsumerAfterAKill(t *testing.T) {
 	}
 	if d := cmp.Diff(all, streamIDs(t, b, cti.DefaultPrefix)); d != "" {
 		t.Errorf("stream (-published +stream):\n%s", d)
+	}
+}
+
+// The server takes us for broken and closes the connection, which the client then
+// keeps closed: whoever runs the bus is told.
+func TestClosedForGood(t *testing.T) {
+	b, err := New(Options{URL: outside(t, &server.Options{MaxControlLine: 300}), LogID: testLog})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	ran := make(chan error, 1)
+	go func() { ran <- b.Run(t.Context()) }()
+	if _, err := b.Resume(deadline(t), 0); err != nil {
+		t.Fatal(err)
+	}
+	r := result(1, "1004@acme.example", strings.Repeat("c", 300), 1)
+	if err := b.Publish(deadline(t), []engine.Result{r}); err != nil && !errors.Is(err, ErrNotReady) {
+		t.Fatal(err)
+	}
+	if err := <-ran; !errors.Is(err, ErrConnectionClosed) || !strings.Contains(err.Error(), "control line") {
+		t.Errorf("Run: %v", err)
+	}
+	if _, err := b.Resume(deadline(t), 0); !errors.Is(err, ErrConnectionClosed) {
+		t.Errorf("Resume: %v", err)
+	}
+}
+
+// An old log may have ids that no subject has room for.
+func TestLongID(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, _ := startBus(t, Options{URL: s.URL()})
+	rs := []engine.Result{result(1, "a@b.c", "d", 1), result(2, "a@b.c", strings.Repeat("d", maxSubject), 2), result(3, "a@b.c", "d", 1)}
+	mustPublish(t, b, rs)
+	if d := cmp.Diff([]string{rs[0].Messages[0].ID, rs[2].Messages[0].ID}, streamIDs(t, b, cti.DefaultPrefix)); d != "" {
+		t.Errorf("stream (-want +got):\n%s", d)
+	}
+	if st := b.Stats(); st.Rejected != 2 || st.Failures != 0 {
+		t.Errorf("%+v", st)
 	}
 }
 

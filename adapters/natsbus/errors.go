@@ -10,6 +10,9 @@ var (
 	ErrNotReady = errors.New("natsbus: not ready")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("natsbus: closed")
+	// ErrConnectionClosed is matched when the server has closed the connection and the
+	// client does not connect again.
+	ErrConnectionClosed = errors.New("natsbus: the server has closed the connection for good")
 	// ErrAckTimeout is the cause when the server confirms nothing for AckTimeout.
 	ErrAckTimeout = errors.New("natsbus: no confirmation from JetStream in time")
 )

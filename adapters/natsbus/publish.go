@@ -157,9 +157,9 @@ func (b *Bus) transmitLocked(n uint64, ask bool) error {
 	if ask {
 		reply = string(strconv.AppendUint(append(buf[:0], b.reply...), n, 10))
 	}
-	err := b.nc.PublishMsg(b.enc.encode(slot.msg, reply))
+	err := send(b.nc, b.enc.encode(slot.msg, reply))
 	b.stats.Sent++
-	if errors.Is(err, nats.ErrMaxPayload) {
+	if tooLarge(err) {
 		b.rejectLocked(n, err)
 		if ask { // for those before it as well
 			return b.askAgainLocked(n)
@@ -175,6 +175,27 @@ func (b *Bus) transmitLocked(n uint64, ask bool) error {
 	b.sent++
 	slot.sent, slot.asked = b.sent, ask
 	return nil
+}
+
+// maxSubject is how long a subject may be. A server ends a connection for good that
+// sends a line of more than 4 KiB, and there is more in one than the subject. Ids
+// are shorter (events.MaxID), but for those of old logs.
+const maxSubject = 3 << 10
+
+// errSubject is why a message or a view cannot be published.
+var errSubject = errors.New("natsbus: subject too long")
+
+// send sends m, unless the server would not take it: then [tooLarge] says so.
+func send(nc *nats.Conn, m *nats.Msg) error {
+	if len(m.Subject) > maxSubject {
+		return errSubject
+	}
+	return nc.PublishMsg(m)
+}
+
+// tooLarge reports whether a message will be too large for the server for ever.
+func tooLarge(err error) bool {
+	return errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, errSubject)
 }
 
 // askAgainLocked sends those of the messages before n again whose confirmation

@@ -226,8 +226,8 @@ func (v *views) write(ctx context.Context, nc *nats.Conn, batch []view, patience
 	reply := v.inbox + ".v." + strconv.FormatUint(v.round, 10)
 	v.mu.Unlock()
 	for i := range batch {
-		err := nc.PublishMsg(v.encode(&batch[i], reply))
-		if errors.Is(err, nats.ErrMaxPayload) { // it will be too large for ever
+		err := send(nc, v.encode(&batch[i], reply))
+		if tooLarge(err) {
 			v.log.Error("view too large for nats", "err", err, "account", batch[i].key.account, "call_id", batch[i].key.call)
 			v.confirm(nil)
 			continue

@@ -136,8 +136,11 @@ func (a *app) run(ctx context.Context) error {
 	sources, linkCtx := errgroup.WithContext(ctx)
 	var engineErr, busErr error
 	var parts sync.WaitGroup
-	engineDone := make(chan struct{})
-	parts.Go(func() { busErr = a.bus.Run(busCtx) })
+	engineDone, busDone := make(chan struct{}), make(chan struct{})
+	parts.Go(func() {
+		defer close(busDone)
+		busErr = a.bus.Run(busCtx)
+	})
 	parts.Go(func() {
 		defer close(engineDone)
 		engineErr = a.engine.Run(engineCtx)
@@ -148,10 +151,12 @@ func (a *app) run(ctx context.Context) error {
 	if a.tracer != nil {
 		parts.Go(func() { a.tracer.Run(traceCtx) })
 	}
-	sources.Go(func() error { // an engine that fails takes the links with it
+	sources.Go(func() error { // an engine or a bus that fails takes the links with it
 		select {
 		case <-engineDone:
 			return engineErr
+		case <-busDone:
+			return busErr
 		case <-linkCtx.Done():
 			return nil
 		}
@@ -179,7 +184,7 @@ func (a *app) run(ctx context.Context) error {
 	stopTraces()
 	stopBus()
 	parts.Wait()
-	if errors.Is(engineErr, linkErr) {
+	if errors.Is(engineErr, linkErr) || errors.Is(busErr, linkErr) {
 		linkErr = nil
 	}
 	return errors.Join(linkErr, engineErr, busErr)
