@@ -15,9 +15,10 @@ const (
 	// tickEvery is how often correlation lets time pass, totals are stored when
 	// nothing else is, and quarantined frames are spoken of.
 	tickEvery = time.Second
-	// maxBatch bounds the events that gather while an append is under way; when
-	// they are reached, frames wait.
-	maxBatch = 4096
+	// maxBatch and maxBatchBytes bound what gathers while an append is under way:
+	// events, and the frames that they come from. When they are reached, frames wait.
+	maxBatch      = 4096
+	maxBatchBytes = 16 << 20 // the log takes 64 MB at once, and what a frame says may be in several events
 	// takenAtOnce is how many frames are taken before the batch is offered again.
 	takenAtOnce = 64
 )
@@ -29,7 +30,7 @@ func (e *Engine) ingest(ctx, fatal context.Context, batches chan<- *events.Batch
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
 	k := e.correlator
-	b := &events.Batch{}
+	g := gathering{batch: &events.Batch{}}
 	var counted events.FrameCounts
 	quarantined := map[string]uint64{}
 
@@ -38,22 +39,23 @@ func (e *Engine) ingest(ctx, fatal context.Context, batches chan<- *events.Batch
 		if !k.waits {
 			in.Leg.recycle()
 		}
-		b.Events = append(b.Events, evs...)
-		if q := in.Quarantine; q != nil {
-			b.Quarantine = append(b.Quarantine, events.Quarantined{
-				ReceivedAt: in.ReceivedAt, Source: in.Source, Reason: q.Reason, Detail: q.Detail, Frame: q.Frame,
-			})
-			quarantined[q.Reason]++
+		g.add(in, evs)
+		if in.Quarantine != nil {
+			quarantined[in.Quarantine.Reason]++
+		}
+		// Totals alone are not worth a sync of their own: most frames are no facts.
+		if !g.batch.Empty() {
+			g.batch.Frames = k.frames
 		}
 		return err
 	}
 	for {
 		out := batches
-		if b.Empty() {
+		if g.batch.Empty() {
 			out = nil
 		}
 		in := e.inbox
-		if len(b.Events) >= maxBatch {
+		if g.full() {
 			in = nil
 		}
 		select {
@@ -62,40 +64,67 @@ func (e *Engine) ingest(ctx, fatal context.Context, batches chan<- *events.Batch
 				return err
 			}
 			// Some of what waits behind it is taken at once: nobody else takes it.
-			for n := min(len(in), takenAtOnce); n > 0 && len(b.Events) < maxBatch; n-- {
+			for n := min(len(in), takenAtOnce); n > 0 && !g.full(); n-- {
 				x = <-in
 				if err := take(&x); err != nil {
 					return err
 				}
 			}
-			// Totals alone are not worth a sync of their own: most frames are no facts.
-			if !b.Empty() {
-				b.Frames = k.frames
-			}
-		case out <- b:
-			counted = b.Frames
-			b = &events.Batch{Events: make([]events.Event, 0, len(b.Events))} // the next one is about as large
+		case out <- g.batch:
+			counted = g.batch.Frames
+			g.next()
 		case <-ticker.C:
 			evs, err := k.tick(events.At(e.cfg.Now()))
 			if err != nil {
 				return err
 			}
-			b.Events = append(b.Events, evs...)
+			g.batch.Events = append(g.batch.Events, evs...)
 			if k.frames != counted {
-				b.Frames = k.frames
+				g.batch.Frames = k.frames
 			}
 			e.report(k.frames, quarantined)
 		case <-fatal.Done():
 			return nil
 		case <-ctx.Done():
-			return e.drain(fatal, b, batches, take, quarantined)
+			return e.drain(fatal, &g, batches, take, quarantined)
 		}
 	}
 }
 
+// gathering is the batch that gathers.
+type gathering struct {
+	batch *events.Batch
+	bytes int // of the frames in it
+}
+
+func (g *gathering) add(in *Input, evs []events.Event) {
+	g.batch.Events = append(g.batch.Events, evs...)
+	g.bytes += in.Size
+	if q := in.Quarantine; q != nil {
+		g.batch.Quarantine = append(g.batch.Quarantine, events.Quarantined{
+			ReceivedAt: in.ReceivedAt, Source: in.Source, Reason: q.Reason, Detail: q.Detail, Frame: q.Frame,
+		})
+		g.bytes += len(q.Frame)
+	}
+}
+
+func (g *gathering) full() bool { return len(g.batch.Events) >= maxBatch || g.bytes >= maxBatchBytes }
+
+// next begins a batch, which will be about as large as the last.
+func (g *gathering) next() {
+	*g = gathering{batch: &events.Batch{Events: make([]events.Event, 0, len(g.batch.Events))}}
+}
+
 // drain takes what was submitted before the stop and decides what still waits.
-func (e *Engine) drain(fatal context.Context, b *events.Batch, batches chan<- *events.Batch, take func(*Input) error, quarantined map[string]uint64) error {
+func (e *Engine) drain(fatal context.Context, g *gathering, batches chan<- *events.Batch, take func(*Input) error, quarantined map[string]uint64) error {
 	e.refuse()
+	send := func() {
+		select {
+		case batches <- g.batch:
+			g.next()
+		case <-fatal.Done():
+		}
+	}
 	for more := true; more; {
 		select {
 		case in := <-e.inbox:
@@ -105,20 +134,19 @@ func (e *Engine) drain(fatal context.Context, b *events.Batch, batches chan<- *e
 		default:
 			more = false
 		}
+		if g.full() {
+			send()
+		}
 	}
 	evs, err := e.correlator.finish()
 	if err != nil {
 		return err
 	}
-	b.Events = append(b.Events, evs...)
-	b.Frames = e.correlator.frames
-	e.report(b.Frames, quarantined)
-	if b.Empty() {
-		return nil
-	}
-	select {
-	case batches <- b:
-	case <-fatal.Done():
+	g.batch.Events = append(g.batch.Events, evs...)
+	g.batch.Frames = e.correlator.frames
+	e.report(g.batch.Frames, quarantined)
+	if !g.batch.Empty() {
+		send()
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ type Input struct {
 	ReceivedAt events.Time
 	Source     events.Source
 	Origin     events.Origin
+	Size       int // bytes of the frame: no more is kept of it
 
 	Leg        *LegObservation
 	Agents     []AgentObservation // one frame may list many accounts

@@ -5,6 +5,12 @@ import (
 	"fmt"
 )
 
+// MaxID is how many bytes an id of the PBX has at the most: of a leg, a call, an
+// account, a switch. FreeSWITCH formats ids into buffers of this size
+// (SWITCH_UUID_FORMATTED_LENGTH, switch_apr.h). An adapter puts a frame with a
+// longer one into quarantine: the log's keys and the subjects on NATS end somewhere.
+const MaxID = 256
+
 // Event is one stored fact: the envelope of the design, with its payload.
 //
 // Account, Call and Leg are empty where the fact is not about one: a trunk leg

@@ -3,6 +3,7 @@ package verto
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -141,6 +142,9 @@ func (d *Dialogs) request(f *Frame) Step {
 	}
 	if p.CallID == "" {
 		return Step{Fault: f.Method + " without callID"}
+	}
+	if n := len(p.CallID); n > events.MaxID {
+		return Step{Fault: fmt.Sprintf("%s with a callID of %d bytes", f.Method, n)}
 	}
 	c := d.calls[p.CallID]
 	switch f.Method {

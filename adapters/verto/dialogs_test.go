@@ -237,14 +237,15 @@ func TestDialogsKeepTheirStateAgainstNonsense(t *testing.T) {
 		t.Fatalf("an invite gave %+v", s)
 	}
 	for _, tt := range []struct{ method, params string }{
-		{MethodInvite, `{"callID":"a"}`},  // again
-		{MethodInvite, `{"sdp":"v=0"}`},   // of no call
-		{MethodMedia, `{"callID":"a"}`},   // a call that we did not place
-		{MethodAnswer, `{"callID":"a"}`},  // the same
-		{MethodAttach, `{"callID":"a"}`},  // a call that was not answered
-		{MethodMedia, `{"callID":"b"}`},   // a call that is not ours
-		{MethodAnswer, `{"callID":[]}`},   // no text
-		{MethodInvite, `{"callID":null}`}, // nothing
+		{MethodInvite, `{"callID":"a"}`},                                           // again
+		{MethodInvite, `{"sdp":"v=0"}`},                                            // of no call
+		{MethodMedia, `{"callID":"a"}`},                                            // a call that we did not place
+		{MethodAnswer, `{"callID":"a"}`},                                           // the same
+		{MethodAttach, `{"callID":"a"}`},                                           // a call that was not answered
+		{MethodMedia, `{"callID":"b"}`},                                            // a call that is not ours
+		{MethodAnswer, `{"callID":[]}`},                                            // no text
+		{MethodInvite, `{"callID":null}`},                                          // nothing
+		{MethodInvite, `{"callID":"` + strings.Repeat("a", events.MaxID+1) + `"}`}, // no id of a switch
 	} {
 		if s := in(tt.method, tt.params); s.Fault == "" || len(s.Changes) > 0 {
 			t.Errorf("%s %s gave %+v, want a fault and nothing else", tt.method, tt.params, s)

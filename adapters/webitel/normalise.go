@@ -50,11 +50,32 @@ func Normalise(f *Frame, src events.Source, receivedAt events.Time) engine.Input
 		reason, detail = ReasonUnknownEvent, f.Event
 	case KindReply, KindOther:
 	}
+	if reason == "" && longID(&in) {
+		reason = ReasonLongID
+		in.Source = src
+	}
 	if reason != "" {
 		in.Leg, in.Agents = nil, nil
 		in.Quarantine = quarantine(f.raw, reason, detail)
 	}
 	return in
+}
+
+// longID reports whether an id is longer than any that a switch gives.
+func longID(in *engine.Input) bool {
+	long := func(ids ...string) bool {
+		return slices.ContainsFunc(ids, func(id string) bool { return len(id) > events.MaxID })
+	}
+	if l := in.Leg; l != nil && long(l.Leg, l.OldLeg, l.Presence, l.CallGroup, l.ChannelCall, l.OtherLeg,
+		l.OriginatingLeg, l.BridgeA, l.BridgeB, l.BridgedTo, l.Parent, l.QueueMember) {
+		return true
+	}
+	for i := range in.Agents {
+		if long(in.Agents[i].Account) {
+			return true
+		}
+	}
+	return long(in.Source.Core, in.Source.Switch)
 }
 
 // source completes what the connection knows of the frame's source. Core and

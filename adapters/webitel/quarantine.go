@@ -40,6 +40,7 @@ const (
 	ReasonNotFrame     = "not-a-frame"
 	ReasonUnknownEvent = "unknown-event" // an Event-Name that neither FreeSWITCH nor the engine is known to use
 	ReasonMissingID    = "missing-id"    // a channel event without Unique-ID, an account event without an account
+	ReasonLongID       = "long-id"       // an id of more than events.MaxID bytes
 	ReasonMissingDigit = "missing-digit" // a DTMF event without its digit
 )
 

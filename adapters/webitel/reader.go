@@ -111,6 +111,7 @@ func (r *reader) frame(ctx context.Context, raw []byte, tooLarge error) error {
 		return r.submit(ctx, Observe(raw, src, at))
 	case f.Kind != KindReply:
 		in := Normalise(&f, src, at)
+		in.Size = len(raw)
 		if w := r.link.names; w != nil && in.Leg != nil && f.Path == events.PathServer {
 			w.note(&f, in.Leg, at.Time())
 		}

@@ -2,12 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/callstate/callstate/adapters/natsbus"
 	"github.com/callstate/callstate/adapters/webitel"
 	"github.com/callstate/callstate/adapters/webitel/webiteltest"
 	"github.com/callstate/callstate/engine"
@@ -22,6 +27,7 @@ func badFrames() map[string]string {
 	return map[string]string{
 		"hello": webitel.ReasonNotJSON,
 		`{"webitel-event-name":"server","Event-Name":"SE:CHANNEL_CR`:                                                                          webitel.ReasonTruncated,
+		`{"webitel-event-name":"server","Event-Name":"SE:CHANNEL_CREATE","Unique-ID":"` + strings.Repeat("u", 10_000) + `"}`:                  webitel.ReasonLongID,
 		`{"webitel-event-name":"server","Event-Name":"SE:CHANNEL_CREATE","Core-UUID":"c"}`:                                                    webitel.ReasonMissingID,
 		`{"webitel-event-name":"server","Event-Name":"SE:NO_SUCH_EVENT","Core-UUID":"c","Unique-ID":"u"}`:                                     webitel.ReasonUnknownEvent,
 		`{"webitel-event-name":"server","Event-Name":"SE:CHANNEL_CREATE","Unique-ID":{"not":"text"}}`:                                         webitel.ReasonType,
@@ -134,6 +140,64 @@ func TestFrameTooLarge(t *testing.T) {
 	}
 	if _, n := ended(t, log); n < 2 {
 		t.Errorf("%d calls ended after the frame, want 2", n)
+	}
+}
+
+// TestManyLargeFrames: what waits for the log is bounded in bytes, too, be it frames
+// or what they say.
+func TestManyLargeFrames(t *testing.T) {
+	large := strings.Repeat("x", 3<<20)
+	const times = 40 // more than the log takes at once
+	for name, frame := range map[string]string{
+		"garbage": `{"webitel-event-name":"server","n":"%[1]d","x":"` + large,
+		"legs": `{"webitel-event-name":"server","Event-Name":"SE:CHANNEL_CREATE","Core-UUID":"c","Event-Sequence":"%[1]d","Unique-ID":"u%[1]d",` +
+			`"Channel-Presence-ID":"1001@` + demoDomain + `","Channel-Call-UUID":"u%[1]d","Call-Direction":"inbound","variable_webitel_data":"` + large + `"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := startDaemon(t, t.TempDir())
+			for i := range times {
+				d.pbx.Garbage(watcherLogin, fmt.Sprintf(frame, i+1))
+			}
+			d.sync(t)
+			if err := d.stop(); err != nil {
+				t.Fatal(err)
+			}
+			log, err := bolt.Open(d.cfg.Data, &bolt.Options{ReadOnly: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer log.Close()
+			if f := log.Frames(); f.Quarantined+f.Recorded < times || !f.Reconciles() {
+				t.Errorf("frames: %+v", f)
+			}
+		})
+	}
+}
+
+// TestNATSClosesForGood: a server that takes us for broken, and with which no client
+// connects again, ends the daemon: somebody will start it, and it goes on.
+func TestNATSClosesForGood(t *testing.T) {
+	srv, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, MaxControlLine: 300,
+		JetStream: true, StoreDir: t.TempDir(), DisableJetStreamBanner: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	defer func() { srv.Shutdown(); srv.WaitForShutdown() }()
+	if !srv.ReadyForConnections(20 * time.Second) {
+		t.Fatal("the server does not serve")
+	}
+	d := startDaemon(t, t.TempDir(), func(c *config) { c.NATS = srv.ClientURL() })
+	id := strings.Repeat("0", events.MaxID)
+	d.pbx.Garbage(watcherLogin, `{"webitel-event-name":"server","Event-Name":"SE:CHANNEL_CREATE","Core-UUID":"c","Event-Sequence":"1",`+
+		`"Unique-ID":"`+id+`","Channel-Call-UUID":"`+strings.Repeat("..", 60)+id[:130]+`","Channel-Presence-ID":"1001@`+demoDomain+`","variable_uuid":"`+id+`"}`)
+	for err = nil; err == nil; {
+		_, err = d.links.clients[0].Do(t.Context(), webitel.Ping())
+	}
+	if err := d.stop(); !errors.Is(err, natsbus.ErrConnectionClosed) {
+		t.Errorf("the daemon ended with %v", err)
 	}
 }
 
