@@ -64,6 +64,7 @@ type Engine struct {
 	snapshots  *snapshots
 
 	inbox    chan Input
+	large    chan struct{} // one for each large frame in the inbox
 	stopping chan struct{} // closed by refuse: nothing more is taken
 	refused  sync.Once
 	gate     sync.RWMutex  // read-held by who submits; refuse waits for them
@@ -84,6 +85,9 @@ const (
 	// inboxSize is how many frames may wait for correlation. When it is full the
 	// adapters wait, and the PBX's socket behind them.
 	inboxSize = 1024
+	// largeInputs is how many of them may have more than largeInput bytes, so that
+	// they all hold no more than some 100 MB.
+	largeInputs, largeInput = 8, 64 << 10
 	// commandsSize is how many commands of policies may wait for the adapter; a
 	// policy's wish is of no use when it is late, so a full queue drops it.
 	commandsSize = 256
@@ -114,6 +118,7 @@ func New(log Log, bus Bus, command Commander, cfg Config) *Engine {
 		cfg: cfg, log: log, bus: bus, command: command, logger: cfg.Logger,
 		correlator: newCorrelator(cfg.Rules, log.HasCall),
 		inbox:      make(chan Input, inboxSize),
+		large:      make(chan struct{}, largeInputs),
 		stopping:   make(chan struct{}),
 		ready:      make(chan struct{}),
 		commands:   make(chan Command, commandsSize),
@@ -144,6 +149,15 @@ func (e *Engine) Submit(ctx context.Context, in Input) error {
 		return ErrStopped
 	default:
 	}
+	if in.bytes() > largeInput {
+		select {
+		case e.large <- struct{}{}:
+		case <-e.stopping:
+			return ErrStopped
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	select {
 	case e.inbox <- in: // mostly there is room, and this costs a fraction of what follows
 		return nil
@@ -153,9 +167,18 @@ func (e *Engine) Submit(ctx context.Context, in Input) error {
 	case e.inbox <- in:
 		return nil
 	case <-e.stopping:
+		e.leave(&in)
 		return ErrStopped
 	case <-ctx.Done():
+		e.leave(&in)
 		return context.Cause(ctx)
+	}
+}
+
+// leave says that a frame is not in the inbox any more.
+func (e *Engine) leave(in *Input) {
+	if in.bytes() > largeInput {
+		<-e.large
 	}
 }
 

@@ -35,6 +35,7 @@ func (e *Engine) ingest(ctx, fatal context.Context, batches chan<- *events.Batch
 	quarantined := map[string]uint64{}
 
 	take := func(in *Input) error {
+		e.leave(in)
 		evs, err := k.observe(in)
 		if !k.waits {
 			in.Leg.recycle()
@@ -99,12 +100,11 @@ type gathering struct {
 
 func (g *gathering) add(in *Input, evs []events.Event) {
 	g.batch.Events = append(g.batch.Events, evs...)
-	g.bytes += in.Size
+	g.bytes += in.bytes()
 	if q := in.Quarantine; q != nil {
 		g.batch.Quarantine = append(g.batch.Quarantine, events.Quarantined{
 			ReceivedAt: in.ReceivedAt, Source: in.Source, Reason: q.Reason, Detail: q.Detail, Frame: q.Frame,
 		})
-		g.bytes += len(q.Frame)
 	}
 }
 

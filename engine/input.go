@@ -30,6 +30,14 @@ type Input struct {
 	n        int  // events it gave so far: the number of the next one's id
 }
 
+// bytes is what an input holds at the most.
+func (in *Input) bytes() int {
+	if q := in.Quarantine; q != nil {
+		return max(in.Size, len(q.Frame))
+	}
+	return in.Size
+}
+
 // Quarantine says why a frame could not be understood. Reason is a short
 // constant word, counted by its value; Frame is kept verbatim.
 type Quarantine struct {

@@ -35,15 +35,25 @@ type outbox struct {
 	mu       sync.Mutex // guards what follows
 	wake     *sync.Cond
 	queue    []Result
-	messages int
+	weight   int    // of the queue
 	behind   bool   // the queue was let go; the log is read instead
 	lost     bool   // the bus must say from where before anything is published
 	last     uint64 // position of the last result pushed
 	finished bool
 }
 
-// maxQueued is how many messages wait in memory for the bus: some 50 MB at the most.
+// maxQueued is the weight of what waits in memory for the bus: some 50 MB at the most.
 const maxQueued = 16384
+
+// weight is one a message, a quarter a result, and one more for each 3 KB.
+func weight(rs []Result) (n int) {
+	for i := range rs {
+		for j := range rs[i].Messages {
+			n += 1 + len(rs[i].Messages[j].Payload)/(3<<10)
+		}
+	}
+	return n + len(rs)/4
+}
 
 func newOutbox(log Log, bus Bus, name string, logger *slog.Logger) *outbox {
 	o := &outbox{log: log, bus: bus, name: name, logger: logger, lost: true}
@@ -65,11 +75,8 @@ func (o *outbox) begin(last uint64, recent []Result) error {
 	if o.bus == nil {
 		return nil
 	}
-	o.queue = recent
-	for i := range recent {
-		o.messages += len(recent[i].Messages)
-	}
-	if len(recent) == 0 && checkpoint < last || o.messages > maxQueued {
+	o.queue, o.weight = recent, weight(recent)
+	if len(recent) == 0 && checkpoint < last || o.weight > maxQueued {
 		o.letGoLocked()
 	}
 	return nil
@@ -84,12 +91,8 @@ func (o *outbox) push(rs []Result) {
 	defer o.mu.Unlock()
 	o.last = rs[len(rs)-1].Position
 	if !o.behind && o.bus != nil {
-		for i := range rs {
-			o.messages += len(rs[i].Messages)
-		}
 		o.queue = append(o.queue, rs...)
-		// Results without messages hold memory too, if less.
-		if o.messages+len(o.queue)/4 > maxQueued {
+		if o.weight += weight(rs); o.weight > maxQueued {
 			o.logger.Warn("bus is behind, the log will be read instead", "position", o.last)
 			o.letGoLocked()
 		}
@@ -97,7 +100,7 @@ func (o *outbox) push(rs []Result) {
 	o.wake.Signal()
 }
 
-func (o *outbox) letGoLocked() { o.queue, o.messages, o.behind = nil, 0, true }
+func (o *outbox) letGoLocked() { o.queue, o.weight, o.behind = nil, 0, true }
 
 // finish says that no more will be pushed.
 func (o *outbox) finish() {
@@ -220,7 +223,7 @@ func (o *outbox) next() (task, []Result) {
 		return taskRead, nil
 	}
 	rs := o.queue
-	o.queue, o.messages = nil, 0
+	o.queue, o.weight = nil, 0
 	return taskPublish, rs
 }
 
@@ -258,13 +261,13 @@ func (o *outbox) resume(ctx context.Context) error {
 	switch {
 	case !o.behind && len(o.queue) > 0 && o.queue[0].Position <= from:
 		for len(o.queue) > 0 && o.queue[0].Position < from {
-			o.messages -= len(o.queue[0].Messages)
 			o.queue = o.queue[1:]
 		}
+		o.weight = weight(o.queue)
 	case from <= o.last:
 		o.letGoLocked()
 	default:
-		o.queue, o.messages, o.behind = nil, 0, false
+		o.queue, o.weight, o.behind = nil, 0, false
 	}
 	return nil
 }
@@ -329,20 +332,22 @@ func (o *outbox) catchUp(ctx context.Context) error {
 	o.logger.Info("publishing from the log", "after", from)
 	for {
 		var rs []Result
+		held := 0 // weight of rs
 		flush := func() error {
 			if len(rs) == 0 {
 				return nil
 			}
 			err := o.publish(ctx, rs)
-			rs = nil
+			rs, held = nil, 0
 			return err
 		}
 		err := readOn(ctx, o.log, at+1, func(ev *events.Event) error {
 			at = ev.Position
 			if r := p.Apply(ev); at > from {
 				rs = append(rs, r)
+				held += weight(rs[len(rs)-1:])
 			}
-			if len(rs) >= 512 {
+			if len(rs) >= 512 || held >= maxQueued/16 {
 				return flush()
 			}
 			return nil

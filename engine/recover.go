@@ -116,9 +116,10 @@ func (e *Engine) takeUp(ctx context.Context, st *State, mute uint64) error {
 }
 
 // readTail folds the log from a position on, and returns the results of what is
-// after mute.
+// after mute, or none where they are too large to be kept.
 func (e *Engine) readTail(ctx context.Context, from, mute uint64) (recent []Result, err error) {
 	const chunk = 2048
+	kept := 0 // weight of the results so far
 	evs := make([]events.Event, 0, chunk)
 	flush := func() error {
 		if len(evs) == 0 {
@@ -128,8 +129,12 @@ func (e *Engine) readTail(ctx context.Context, from, mute uint64) (recent []Resu
 		for i := range results {
 			if results[i].Position > mute {
 				recent = append(recent, results[i:]...)
+				kept += weight(results[i:])
 				break
 			}
+		}
+		if kept > maxQueued {
+			recent = nil
 		}
 		evs = make([]events.Event, 0, chunk)
 		return err

@@ -247,6 +247,25 @@ func TestWindowConfirmsInOrder(t *testing.T) {
 	}
 }
 
+func TestWindowIsBoundedInBytes(t *testing.T) {
+	w := newWindow(4096)
+	large := &engine.Message{ID: "large", Payload: make([]byte, 1<<20)}
+	n := 0
+	for ; !w.full(); n++ {
+		w.push(large)
+	}
+	if n != maxWindowBytes>>20+1 {
+		t.Errorf("full with %d MB", n)
+	}
+	if w.confirm(0); w.full() {
+		t.Error("full although one is confirmed")
+	}
+	w.push(large)
+	if w.clear(); w.full() || w.bytes != 0 {
+		t.Errorf("%d bytes after it was cleared", w.bytes)
+	}
+}
+
 func TestParseAck(t *testing.T) {
 	ok := []byte(`{"stream":"CTI","seq":`)
 	for _, c := range []struct {

@@ -10,6 +10,7 @@ type window struct {
 	head      uint64 // number of the oldest unconfirmed message
 	tail      uint64 // number that the next message gets
 	confirmed uint64 // last position all of whose messages are confirmed
+	bytes     int    // of the payloads
 }
 
 type slot struct {
@@ -22,7 +23,11 @@ type slot struct {
 func newWindow(size int) window { return window{slots: make([]slot, size)} }
 
 func (w *window) len() int   { return int(w.tail - w.head) }
-func (w *window) full() bool { return w.len() == len(w.slots) }
+func (w *window) full() bool { return w.len() == len(w.slots) || w.bytes > maxWindowBytes }
+
+// maxWindowBytes bounds the payloads in the window, where they are large: one more is
+// taken as long as it is not reached.
+const maxWindowBytes = 32 << 20
 
 func (w *window) at(n uint64) *slot { return &w.slots[n%uint64(len(w.slots))] }
 
@@ -31,6 +36,7 @@ func (w *window) push(m *engine.Message) uint64 {
 	n := w.tail
 	*w.at(n) = slot{msg: m}
 	w.tail++
+	w.bytes += len(m.Payload)
 	return n
 }
 
@@ -57,6 +63,7 @@ func (w *window) confirm(n uint64) bool {
 	if n < w.head || n >= w.tail || w.at(n).msg == nil {
 		return false
 	}
+	w.bytes -= len(w.at(n).msg.Payload)
 	w.at(n).msg = nil
 	for w.head < w.tail && w.at(w.head).msg == nil {
 		w.confirmed = max(w.confirmed, w.at(w.head).through)
@@ -82,5 +89,5 @@ func (w *window) clear() {
 	for n := w.head; n < w.tail; n++ {
 		*w.at(n) = slot{}
 	}
-	w.head = w.tail
+	w.head, w.bytes = w.tail, 0
 }

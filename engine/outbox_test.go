@@ -1,0 +1,41 @@
+package engine
+
+import (
+	"log/slog"
+	"testing"
+)
+
+// TestLargeResultsAreLetGo: what waits for the bus is bounded in bytes as well.
+func TestLargeResultsAreLetGo(t *testing.T) {
+	for name, c := range map[string]struct {
+		results, payload int
+		behind           bool
+	}{
+		"many":          {maxQueued / 2, 1000, false},
+		"too many":      {maxQueued, 1000, true},
+		"large":         {40, 1 << 20, false},
+		"too large":     {60, 1 << 20, true},
+		"empty":         {maxQueued, -1, false},
+		"far too empty": {5 * maxQueued, -1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newOutbox(nil, struct{ Bus }{}, "", slog.New(slog.DiscardHandler))
+			payload := make([]byte, max(c.payload, 0))
+			for range c.results / 4 {
+				rs := make([]Result, 4)
+				for i := range rs {
+					if c.payload >= 0 {
+						rs[i].Messages = []Message{{Payload: payload}}
+					}
+				}
+				o.push(rs)
+			}
+			if o.behind != c.behind {
+				t.Errorf("behind %v, want %v", o.behind, c.behind)
+			}
+			if o.behind && o.queue != nil {
+				t.Error("the queue is still there")
+			}
+		})
+	}
+}
