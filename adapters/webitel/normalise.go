@@ -433,8 +433,11 @@ func AccountList(response json.RawMessage, domain string) ([]engine.AgentObserva
 			Note:    string(r.Note),
 			Queue:   string(r.Queue),
 		}
-		if a.Account == "" {
-			return nil, fmt.Errorf("webitel: account list: row %q: no account", key)
+		switch {
+		case a.Account == "":
+			return nil, fmt.Errorf("webitel: account list: row %.40q: no account", key)
+		case len(a.Account) > events.MaxID:
+			return nil, fmt.Errorf("webitel: account list: row %.40q: an id of %d bytes", key, len(a.Account))
 		}
 		if r.Online == "true" {
 			a.Kind = engine.AgentOnline

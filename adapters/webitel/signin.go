@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/callstate/callstate/engine"
+	"github.com/callstate/callstate/events"
 )
 
 // Reply is the server's answer to a command.
@@ -160,7 +161,8 @@ func (s *SignIn) refusedNames() int {
 }
 
 // readAuth takes what the reply says and forgives what it does not: types differ
-// between versions (cc-agent is a string or a boolean).
+// between versions (cc-agent is a string or a boolean). What is longer than any
+// name is none: login and domain become ids of events.
 func (s *SignIn) readAuth(response json.RawMessage) {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(response, &fields) != nil {
@@ -170,7 +172,7 @@ func (s *SignIn) readAuth(response json.RawMessage) {
 		"login": &s.login, "domain": &s.domain, "state": &s.state, "status": &s.status,
 	} {
 		var v string
-		if json.Unmarshal(fields[name], &v) == nil && v != "" {
+		if json.Unmarshal(fields[name], &v) == nil && v != "" && len(v) <= events.MaxID {
 			*to = v
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/callstate/callstate/engine"
+	"github.com/callstate/callstate/events"
 )
 
 // TestSignInOfTheGoldens feeds frames 0 to 3 of every golden to the machine and
@@ -183,5 +184,18 @@ func TestSignInOfRootHasNoDomain(t *testing.T) {
 	s := NewSignIn(User{Login: "root", Password: "p"}, ModeDomain)
 	if _, _, err := walk(s, reply("+OK", `{"login":"root","role":"root"}`)); err != nil || s.Domain() != "" || s.Login() != "root" {
 		t.Errorf("%q of %q, %v", s.Login(), s.Domain(), err)
+	}
+}
+
+// TestSignInTakesNoLongName: the login and the domain become ids of events, which
+// the log bounds.
+func TestSignInTakesNoLongName(t *testing.T) {
+	long := strings.Repeat("9", events.MaxID+1)
+	s := NewSignIn(User{Login: "9@acme.example", Password: "p"}, ModeAccount)
+	if _, _, err := walk(s, reply("+OK", `{"login":"`+long+`@acme.example","domain":"`+long+`"}`), loginOK, denied); err != nil {
+		t.Fatal(err)
+	}
+	if agents, err := s.Agents(); err != nil || s.Domain() != "acme.example" || len(agents) != 1 || agents[0].Account != "9@acme.example" {
+		t.Errorf("%.40q of %.40q, %v", s.Login(), s.Domain(), err)
 	}
 }

@@ -174,6 +174,29 @@ func TestManyLargeFrames(t *testing.T) {
 	}
 }
 
+// TestLongAccountInTheList: the list of accounts is a reply, and its ids are bounded
+// like those of events.
+func TestLongAccountInTheList(t *testing.T) {
+	pbx := webiteltest.New(webiteltest.Options{Accounts: []webiteltest.Account{
+		{Login: strings.Repeat("9", store.MaxKey) + "@" + demoDomain, Secret: demoSecret},
+		{Login: watcherLogin, Secret: demoSecret, Role: "admin"},
+	}})
+	defer pbx.Close()
+	d := startDaemon(t, t.TempDir(), func(c *config) { c.Webitel[0].ConnectionString = pbx.URL() })
+	d.sync(t)
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	log, err := bolt.Open(d.cfg.Data, &bolt.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	if f := log.Frames(); f.Quarantined != 1 || !f.Reconciles() {
+		t.Errorf("frames: %+v", f)
+	}
+}
+
 // TestNATSClosesForGood: a server that takes us for broken, and with which no client
 // connects again, ends the daemon: somebody will start it, and it goes on.
 func TestNATSClosesForGood(t *testing.T) {
