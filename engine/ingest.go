@@ -167,38 +167,60 @@ func (e *Engine) report(frames events.FrameCounts, quarantined map[string]uint64
 }
 
 // append makes batches durable. A full disk is waited for: ingest stands still,
-// nothing is lost, and the adapters' sockets fill. Any other error ends the
-// engine, since what is on disk is not known any more.
+// nothing is lost, and the adapters' sockets fill. What is more than the log takes
+// at once is stored in parts. Any other error ends the engine, since what is on
+// disk is not known any more.
 func (e *Engine) append(ctx, fatal context.Context, batches <-chan *events.Batch, stored chan<- []events.Event) error {
 	for b := range batches {
-		began := time.Now()
-		for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-			err := e.log.Append(context.WithoutCancel(ctx), b)
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, events.ErrLogFull) || ctx.Err() != nil {
-				return fmt.Errorf("append %d events: %w", len(b.Events), err)
-			}
-			e.logger.Error("log is full, ingest waits for space", "events", len(b.Events), "err", err)
-			select {
-			case <-time.After(wait):
-			case <-ctx.Done():
-			case <-fatal.Done():
-				return nil
-			}
-		}
-		if n := len(b.Events); n > 0 {
-			e.appended.Store(b.Events[n-1].Position)
-			if e.cfg.Observer != nil {
-				e.cfg.Observer.Appended(n, time.Since(began))
-			}
-			select {
-			case stored <- b.Events:
-			case <-fatal.Done():
-				return nil
-			}
+		if err := e.appendOne(ctx, fatal, b, stored); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (e *Engine) appendOne(ctx, fatal context.Context, b *events.Batch, stored chan<- []events.Event) error {
+	began := time.Now()
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		err := e.log.Append(context.WithoutCancel(ctx), b)
+		if err == nil {
+			break
+		}
+		if errors.Is(err, events.ErrBatchTooLarge) && len(b.Events) > 1 {
+			first, rest := halves(b)
+			if err := e.appendOne(ctx, fatal, first, stored); err != nil {
+				return err
+			}
+			return e.appendOne(ctx, fatal, rest, stored)
+		}
+		if !errors.Is(err, events.ErrLogFull) || ctx.Err() != nil {
+			return fmt.Errorf("append %d events: %w", len(b.Events), err)
+		}
+		e.logger.Error("log is full, ingest waits for space", "events", len(b.Events), "err", err)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		case <-fatal.Done():
+			return context.Cause(fatal)
+		}
+	}
+	if n := len(b.Events); n > 0 {
+		e.appended.Store(b.Events[n-1].Position)
+		if e.cfg.Observer != nil {
+			e.cfg.Observer.Appended(n, time.Since(began))
+		}
+		select {
+		case stored <- b.Events:
+		case <-fatal.Done():
+			return context.Cause(fatal)
+		}
+	}
+	return nil
+}
+
+// halves are a batch in two parts. The counters are in the second: they hold when
+// all of it is stored.
+func halves(b *events.Batch) (first, rest *events.Batch) {
+	n := len(b.Events) / 2
+	return &events.Batch{Events: b.Events[:n]}, &events.Batch{Events: b.Events[n:], Quarantine: b.Quarantine, Frames: b.Frames}
 }

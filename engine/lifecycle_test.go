@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -96,6 +97,35 @@ func TestWhatWasTakenIsDisposedOf(t *testing.T) {
 		if f := log.Frames(); f.Received != taken.Load() || !f.Reconciles() {
 			t.Fatalf("%d frames were taken, the log says %+v", taken.Load(), f)
 		}
+	}
+}
+
+// TestMoreThanTheLogTakesAtOnce: frames that waited for their leg give their events
+// all at once, which may be more than the log takes. It gets them in parts, with
+// the counters in the last.
+func TestMoreThanTheLogTakesAtOnce(t *testing.T) {
+	log := memory.New()
+	began := events.Time(1_700_000_000_000_000)
+	e := engine.New(log, nil, nil, engine.Config{Rules: rules, Shards: 1, Now: began.Time})
+	stop := run(t, e)
+	const waiting = 24
+	for n := range uint64(waiting) {
+		in := leg(n+1, engine.LegObservation{
+			Kind: engine.LegSeen, Leg: "leg-c", Presence: "1001@acme.example", CallerNumber: string(rune('a'+n)) + strings.Repeat("1", 3<<20),
+		})
+		in.ReceivedAt, in.Leg.Vars, in.Size = began, false, 3<<20
+		if err := e.Submit(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.Submit(t.Context(), created(waiting+1, "1001@acme.example", "c")); err != nil {
+		t.Fatal(err)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if f := log.Frames(); f.Received != waiting+1 || !f.Reconciles() || log.Last() < waiting {
+		t.Errorf("frames %+v, %d events", f, log.Last())
 	}
 }
 

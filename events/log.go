@@ -6,6 +6,10 @@ import "errors"
 // Nothing was stored; the same batch may be appended again once there is space.
 var ErrLogFull = errors.New("log: disk full")
 
+// ErrBatchTooLarge is matched by a store's refusal of a batch that is more than it
+// takes at once. Nothing was stored; the batch may be appended in parts.
+var ErrBatchTooLarge = errors.New("log: batch too large")
+
 // ErrLogDropped is matched by what a log answers about events that retention has
 // dropped, also while they were read.
 var ErrLogDropped = errors.New("log: dropped by retention")

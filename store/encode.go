@@ -50,7 +50,7 @@ func (r *Records) end(buf []byte) error {
 		return fmt.Errorf("%w: record of %d bytes", ErrInvalid, n)
 	}
 	if len(buf) > MaxBatch {
-		return fmt.Errorf("%w: batch of %d bytes", ErrInvalid, len(buf))
+		return fmt.Errorf("%w: %w: %d bytes", ErrInvalid, ErrTooLarge, len(buf))
 	}
 	r.buf, r.ends = buf, append(r.ends, len(buf))
 	return nil

@@ -28,8 +28,10 @@ var (
 	ErrFull = events.ErrLogFull
 	// ErrInvalid is returned by Append for a batch that cannot be stored at any
 	// time: an event without a registered payload, or one too large. Nothing was
-	// stored.
+	// stored. Where the batch as a whole is too large, ErrTooLarge matches as well.
 	ErrInvalid = errors.New("store: batch cannot be stored")
+	// ErrTooLarge is returned by Append for a batch of more than MaxBatch bytes.
+	ErrTooLarge = events.ErrBatchTooLarge
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("store: closed")
 	// ErrReadOnly is returned when a log opened for reading is written.
