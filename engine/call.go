@@ -409,9 +409,13 @@ func (c *call) gap(p *events.CallGap) {
 	m.gaps = append(m.gaps, cti.Gap{From: p.From, To: p.To, Reason: p.Reason})
 }
 
+// maxAliases is how many further ids a call is known by. Each of its CTI events
+// has them all, so a switch that gives it ever new ones must not make them grow.
+const maxAliases = 64
+
 // addAlias notes a further id and returns whether it was new.
 func (c *call) addAlias(id string) bool {
-	if id == "" || id == c.id || slices.Contains(c.more().aliases, id) {
+	if id == "" || id == c.id || len(c.more().aliases) >= maxAliases || slices.Contains(c.more().aliases, id) {
 		return false
 	}
 	m := c.remember()
