@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/callstate/callstate/events"
@@ -59,13 +61,34 @@ func (k *correlator) evolveCore(s *events.Source, at events.Time) {
 	c := k.cores[switchOf(s)]
 	switch {
 	case c == nil:
-		k.cores[switchOf(s)] = &core{id: s.Core, lastSeen: at}
+		k.newCore(s, at)
 	case c.id == s.Core:
 		c.lastSeen = max(c.lastSeen, at)
 	case !slices.Contains(c.former, s.Core):
-		c.former, c.id, c.seen = append(c.former, c.id), s.Core, seqWindow{}
+		c.former = append(c.former[max(0, len(c.former)+1-maxFormer):], c.id)
+		c.id, c.seen = s.Core, seqWindow{}
 		clear(k.homes) // of the former run no more are needed
 	}
+}
+
+// How many switches are known, and how many former runs of each: far more than
+// there are, so that a PBX that makes names up does not fill the memory with them.
+const (
+	maxCores  = 256
+	maxFormer = 64
+)
+
+// newCore notes a switch, in the place of the one that was not heard of for longest
+// where there are too many.
+func (k *correlator) newCore(s *events.Source, at events.Time) {
+	if len(k.cores) >= maxCores {
+		oldest := slices.MinFunc(slices.Collect(maps.Keys(k.cores)), func(a, b string) int {
+			return cmp.Or(cmp.Compare(k.cores[a].lastSeen, k.cores[b].lastSeen), cmp.Compare(a, b))
+		})
+		delete(k.cores, oldest)
+		clear(k.homes)
+	}
+	k.cores[switchOf(s)] = &core{id: s.Core, lastSeen: at}
 }
 
 func (k *correlator) newCall(ev *events.Event, p *events.CallNew) {

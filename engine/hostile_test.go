@@ -39,7 +39,9 @@ func (h *hostile) say(o LegObservation) []Step {
 func TestEndlessAliases(t *testing.T) {
 	const n = 1000
 	for name, next := range map[string]func(i int) LegObservation{
-		"call ids": func(i int) LegObservation { return LegObservation{Kind: LegSeen, Leg: "0", CallGroup: fmt.Sprint("g", i)} },
+		"call ids": func(i int) LegObservation {
+			return LegObservation{Kind: LegSeen, Leg: "0", CallGroup: fmt.Sprint("g", i)}
+		},
 		"renames": func(i int) LegObservation {
 			return LegObservation{Kind: LegRenamed, OldLeg: fmt.Sprint(i), Leg: fmt.Sprint(i + 1)}
 		},
@@ -65,5 +67,26 @@ func TestEndlessAliases(t *testing.T) {
 				t.Errorf("correlation knows %d aliases", got)
 			}
 		})
+	}
+}
+
+// TestEndlessSwitches: switches, and runs of one, that a PBX makes up are forgotten
+// again.
+func TestEndlessSwitches(t *testing.T) {
+	const n = 1000
+	h := newHostile(t)
+	for i := range n {
+		h.src.Switch = fmt.Sprint("pbx", i)
+		h.say(LegObservation{Kind: LegCreated, Leg: fmt.Sprint(i), Presence: fmt.Sprint(i, "@acme.example"), ChannelCall: fmt.Sprint("c", i)})
+	}
+	if got, homes := len(h.correlator.cores), len(h.correlator.homes); got > maxCores || homes > 2*maxCores {
+		t.Errorf("%d switches are known, %d homes", got, homes)
+	}
+	for i := range n {
+		h.src.Core = fmt.Sprint("core", i)
+		h.say(LegObservation{Kind: LegSeen, Leg: fmt.Sprint(n - 1)})
+	}
+	if got := len(h.correlator.cores[switchOf(&h.src)].former); got > maxFormer {
+		t.Errorf("%d former runs are known", got)
 	}
 }

@@ -84,7 +84,7 @@ func (k *correlator) observeCore() {
 	c := k.cores[switchOf(s)]
 	switch {
 	case c == nil:
-		k.cores[switchOf(s)] = &core{id: s.Core, lastSeen: k.at}
+		k.newCore(s, k.at)
 	case c.id == s.Core:
 		if k.in.Leg != nil {
 			c.lastSeen = max(c.lastSeen, k.at)
