@@ -442,6 +442,35 @@ func TestMuteServer(t *testing.T) {
 	}
 }
 
+// TestFloodBeforeTheSignIn: what a server sends that does not answer auth is not
+// gathered without bound.
+func TestFloodBeforeTheSignIn(t *testing.T) {
+	const large, times = 1 << 20, 100
+	var up websocket.Upgrader
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ws, err := up.Upgrade(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer ws.Close()
+		for range times {
+			if ws.WriteMessage(websocket.TextMessage, []byte(strings.Repeat("x", large))) != nil {
+				return
+			}
+		}
+		for err == nil { // it keeps the socket and reads
+			_, _, err = ws.ReadMessage()
+		}
+	}))
+	defer h.Close()
+	sink := newRecorder()
+	start(t, NewClient(fast("ws"+strings.TrimPrefix(h.URL, "http")), user("1001"), ModeAccount, sink, nil))
+	ins := sink.until(t, "frames before the link is up", func(ins []engine.Input) bool { return len(ins) >= times-maxHeld/large })
+	if got := linkWords(ins); len(got) != 0 {
+		t.Errorf("link %v", got)
+	}
+}
+
 func TestDialErrorHidesTheAddressSecrets(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -25,7 +25,9 @@ type reader struct {
 	signIn *SignIn
 
 	asked  map[string]bool // exec-uuids of the sign-in's commands; nil once it is complete
-	held   []engine.Input  // frames before LinkUp; the sign-in's deadline bounds them
+	held   []engine.Input  // frames before LinkUp
+	holds  int             // bytes of those
+	agents int             // told of before LinkUp
 	frames uint64
 	buf    bytes.Buffer
 
@@ -165,23 +167,16 @@ func (r *reader) linkUp(ctx context.Context) error {
 	for _, err := range s.Refused() {
 		r.c.log.Warn("refused at sign-in", "err", err)
 	}
-	n := 0
-	for _, in := range r.held {
-		n += len(in.Agents)
-	}
 	now := events.At(time.Now())
 	up := engine.Input{ReceivedAt: now, Source: r.link.source(0), Unframed: true, Link: &engine.LinkObservation{
-		Kind: engine.LinkUp, At: now, Domain: s.Domain(), Login: s.Login(), Mode: string(r.c.mode), Accounts: n,
+		Kind: engine.LinkUp, At: now, Domain: s.Domain(), Login: s.Login(), Mode: string(r.c.mode), Accounts: r.agents,
 	}}
-	held := r.held
-	r.asked, r.held = nil, nil
+	r.asked = nil
 	if err := r.submit(ctx, up); err != nil {
 		return err
 	}
-	for _, in := range held {
-		if err := r.submit(ctx, in); err != nil {
-			return err
-		}
+	if err := r.release(ctx); err != nil {
+		return err
 	}
 	r.up()
 	r.link.login, r.link.domain = s.Login(), s.Domain()
@@ -189,7 +184,7 @@ func (r *reader) linkUp(ctx context.Context) error {
 		r.link.names = newNameWatch(s.Domain(), max(0, time.Duration(r.c.cfg.Settle)))
 	}
 	r.c.setLink(r.link)
-	r.c.log.Info("connected", "domain", s.Domain(), "mode", r.c.mode, "accounts", n)
+	r.c.log.Info("connected", "domain", s.Domain(), "mode", r.c.mode, "accounts", r.agents)
 	if fns := r.c.onSettled(); len(fns) > 0 {
 		r.spawn(func(ctx context.Context) { r.settle(ctx, fns) })
 	}
@@ -209,13 +204,38 @@ func (r *reader) settle(ctx context.Context, fns []func(context.Context)) {
 	}
 }
 
-// submit hands an input to the sink, or keeps it until the link is up.
+// maxHeld is how many bytes of frames wait for the sign-in: a server that answers
+// late or never may send as much as it likes meanwhile. A small frame counts as
+// much as what is made of it.
+const maxHeld, leastHeld = 16 << 20, 2 << 10
+
+// submit hands an input to the sink, or keeps it until the link is up. Where too
+// much waits, the frames go ahead of it.
 func (r *reader) submit(ctx context.Context, in engine.Input) error {
-	if r.asked != nil {
-		r.held = append(r.held, in)
+	if r.asked == nil {
+		return r.c.sink.Submit(ctx, in)
+	}
+	size := max(leastHeld, in.Size)
+	if in.Quarantine != nil {
+		size = max(size, len(in.Quarantine.Frame))
+	}
+	r.held, r.holds, r.agents = append(r.held, in), r.holds+size, r.agents+len(in.Agents)
+	if r.holds < maxHeld {
 		return nil
 	}
-	return r.c.sink.Submit(ctx, in)
+	return r.release(ctx)
+}
+
+// release hands over what was held; what is left after an error is still held.
+func (r *reader) release(ctx context.Context) error {
+	for len(r.held) > 0 {
+		if err := r.c.sink.Submit(ctx, r.held[0]); err != nil {
+			return err
+		}
+		r.held = r.held[1:]
+	}
+	r.held, r.holds = nil, 0
+	return nil
 }
 
 // finish runs after the connection ended: commands that wait fail, frames that
