@@ -9,6 +9,9 @@ import (
 // FreeSWITCH's Event-Date-Timestamp. Zero means unknown.
 type Time int64
 
+// MaxTime is the last instant that RFC 3339 can write, the end of the year 9999.
+const MaxTime Time = 253_402_300_799_999_999
+
 // At converts a [time.Time].
 func At(t time.Time) Time {
 	if t.IsZero() {

@@ -355,10 +355,13 @@ func (f *Frame) number(h header) (n int64, ok bool) {
 }
 
 // time returns the value of a header in microseconds; FreeSWITCH's "0" means not
-// yet.
+// yet, and a time that cannot be written down is none.
 func (f *Frame) time(h header) events.Time {
 	n, _ := f.number(h)
-	return events.Time(n)
+	if t := events.Time(n); t <= events.MaxTime {
+		return t
+	}
+	return 0
 }
 
 // A leg's id, its account and its numbers come again in some 20 frames of a

@@ -3,6 +3,7 @@ package webitel
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"strings"
@@ -547,6 +548,28 @@ func TestAccountEvents(t *testing.T) {
 				t.Errorf("-want +got:\n%s", d)
 			}
 		})
+	}
+}
+
+// TestTimesThatCannotBeWritten are none: a reader of what is published could not
+// read them, nor what stands around them.
+func TestTimesThatCannotBeWritten(t *testing.T) {
+	for _, at := range []events.Time{1, events.MaxTime, events.MaxTime + 1, 999_999_999_999_999_999} {
+		raw := fmt.Sprintf(`{"webitel-event-name":"server","Event-Name":"SE:CHANNEL_ANSWER","Unique-ID":"u","Event-Date-Timestamp":"%[1]d","Caller-Channel-Answered-Time":"%[1]d"}`, at)
+		in := Observe([]byte(raw), events.Source{}, 5)
+		if in.Leg == nil {
+			t.Fatal(in.Quarantine)
+		}
+		for _, got := range []events.Time{in.Leg.At, in.Leg.AnsweredAt} {
+			text, err := got.MarshalText()
+			var back events.Time
+			if err = errors.Join(err, back.UnmarshalText(text)); err != nil || back != got {
+				t.Errorf("%d is read as %d: %v", at, got, err)
+			}
+			if at <= events.MaxTime && got != at {
+				t.Errorf("%d is read as %d", at, got)
+			}
+		}
 	}
 }
 
