@@ -325,7 +325,10 @@ func (b *Bus) refusedLocked(n uint64, err error) {
 	b.rejectLocked(n, err)
 	if err := b.askAgainLocked(n); err != nil {
 		b.failLocked(err)
+		return
 	}
+	b.progress = time.Now()
+	b.wakeLocked() // nothing else may come
 }
 
 // Flush waits until everything that Publish took over is confirmed. Run must be

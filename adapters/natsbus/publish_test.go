@@ -263,6 +263,28 @@ func TestRefusedAmongMany(t *testing.T) {
 	}
 }
 
+// A stream that takes no message that we have refuses each; who waits for room, or
+// for the end, is told.
+func TestStreamThatTakesNothing(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, _ := startBus(t, Options{URL: s.URL(), Window: 1})
+	ctx := deadline(t)
+	stream, err := b.js.Stream(ctx, "CTI")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := stream.CachedInfo().Config
+	c.MaxMsgSize = 10
+	if _, err := b.js.UpdateStream(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	rs := results(1, 20, "1004@acme.example", "a2e6")
+	mustPublish(t, b, rs)
+	if got := b.Stats().Rejected; got != uint64(len(ids(rs))) || b.Confirmed() != 20 {
+		t.Errorf("Rejected = %d of %d, Confirmed = %d, want 20", got, len(ids(rs)), b.Confirmed())
+	}
+}
+
 // Whatever the PBX puts into an id, it names one subject and no header.
 func TestHostileIDs(t *testing.T) {
 	s := startServer(t, ServerOptions{})
