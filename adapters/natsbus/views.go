@@ -223,13 +223,14 @@ func (v *views) write(ctx context.Context, nc *nats.Conn, batch []view, patience
 	v.missing, v.err = len(batch), nil
 	done := make(chan struct{})
 	v.done = done
-	reply := v.inbox + ".v." + strconv.FormatUint(v.round, 10)
+	round := v.round
+	reply := v.inbox + ".v." + strconv.FormatUint(round, 10)
 	v.mu.Unlock()
 	for i := range batch {
 		err := send(nc, v.encode(&batch[i], reply))
 		if tooLarge(err) {
 			v.log.Error("view too large for nats", "err", err, "account", batch[i].key.account, "call_id", batch[i].key.call)
-			v.confirm(nil)
+			v.confirm(round, nil)
 			continue
 		}
 		if err != nil {
@@ -304,10 +305,7 @@ func (v *views) onAck(m *nats.Msg) {
 	}
 	_, err := parseAck(m, ok)
 	round, bad := strconv.ParseUint(m.Subject[len(v.inbox)+len(".v."):], 10, 64)
-	v.mu.Lock()
-	current := bad == nil && round == v.round
-	v.mu.Unlock()
-	if !current { // write alone begins a round, when the one before is over
+	if bad != nil {
 		return
 	}
 	var api *jetstream.APIError
@@ -315,14 +313,15 @@ func (v *views) onAck(m *nats.Msg) {
 		v.log.Error("view too large for its bucket", "err", err)
 		err = nil
 	}
-	v.confirm(err)
+	v.confirm(round, err)
 }
 
-// confirm counts a confirmation, or ends the round with an error.
-func (v *views) confirm(err error) {
+// confirm counts a confirmation, or ends the round with an error. One of a round
+// that is over tells nothing of the next.
+func (v *views) confirm(round uint64, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.done == nil {
+	if v.done == nil || round != v.round {
 		return
 	}
 	if err != nil {

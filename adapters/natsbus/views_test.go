@@ -3,6 +3,7 @@ package natsbus
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -214,6 +215,45 @@ func TestViewsNeverBlockPublish(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// lateHandler runs after a log line, as long as the goroutine that logs is held up.
+type lateHandler struct {
+	slog.Handler
+
+	then func()
+}
+
+func (h lateHandler) Handle(context.Context, slog.Record) error { h.then(); return nil }
+
+func (h lateHandler) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h lateHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
+
+// A round is over while one of its confirmations is being looked at: it does not
+// count for the next.
+func TestLateConfirmationOfAView(t *testing.T) {
+	var v *views
+	begin := func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.round++
+		v.missing, v.done = 1, make(chan struct{})
+	}
+	o, err := Options{LogID: testLog}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v = newViews(o, "inbox", slog.New(lateHandler{then: func() { v.fail(ErrAckTimeout); begin() }}))
+	begin()
+	m := natsMsg(fmt.Sprintf(`{"error":{"code":400,"err_code":%d,"description":"too large"},"stream":"KV_cti-calls","seq":0}`, codeTooLarge))
+	m.Subject = "inbox.v.1"
+	v.onAck(m)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.round != 2 || v.missing != 1 || v.done == nil {
+		t.Errorf("round %d misses %d confirmations, want 1 in round 2", v.round, v.missing)
 	}
 }
 
