@@ -27,10 +27,12 @@ type outbox struct {
 	logger *slog.Logger
 
 	confirmed atomic.Uint64
-	sent      uint64 // last position that the bus took over; run's own
+	sent      atomic.Uint64 // last position that the bus took over
+	patience  time.Duration // with a bus that confirms nothing
 
-	noting  sync.Mutex // guards the writing of the checkpoint, and resumed
+	noting  sync.Mutex // guards the writing of the checkpoint, and what follows
 	resumed bool       // the bus said from where; until then its Confirmed says nothing
+	moved   time.Time  // when something was confirmed last, or nothing was owed
 
 	mu       sync.Mutex // guards what follows
 	wake     *sync.Cond
@@ -42,21 +44,27 @@ type outbox struct {
 	finished bool
 }
 
-// maxQueued is the weight of what waits in memory for the bus: some 50 MB at the most.
-const maxQueued = 16384
+// confirmPatience is how long the bus may confirm nothing of what it took over. It
+// waits for its server a shorter time, and then sends again by itself.
+const confirmPatience = time.Minute
 
-// weight is one a message, a quarter a result, and one more for each 3 KB.
-func weight(rs []Result) (n int) {
+// maxQueued is the weight of what waits in memory for the bus: 16,384 messages, some
+// 50 MB at the most.
+const maxQueued = 4 * 16384
+
+// weight is one a result, four a message, and four more for each 3 KB of it.
+func weight(rs []Result) int {
+	n := len(rs)
 	for i := range rs {
 		for j := range rs[i].Messages {
-			n += 1 + len(rs[i].Messages[j].Payload)/(3<<10)
+			n += 4 + 4*(len(rs[i].Messages[j].Payload)/(3<<10))
 		}
 	}
-	return n + len(rs)/4
+	return n
 }
 
 func newOutbox(log Log, bus Bus, name string, logger *slog.Logger) *outbox {
-	o := &outbox{log: log, bus: bus, name: name, logger: logger, lost: true}
+	o := &outbox{log: log, bus: bus, name: name, logger: logger, lost: true, patience: confirmPatience}
 	o.wake = sync.NewCond(&o.mu)
 	return o
 }
@@ -184,7 +192,7 @@ func (e *busError) Unwrap() error { return e.err }
 // publish hands results to the bus, but for those that it has taken over: where
 // the log was read it was ahead of the fold, whose results come afterwards.
 func (o *outbox) publish(ctx context.Context, rs []Result) error {
-	for len(rs) > 0 && rs[0].Position <= o.sent {
+	for len(rs) > 0 && rs[0].Position <= o.sent.Load() {
 		rs = rs[1:]
 	}
 	if len(rs) == 0 {
@@ -193,7 +201,7 @@ func (o *outbox) publish(ctx context.Context, rs []Result) error {
 	if err := o.bus.Publish(ctx, rs); err != nil {
 		return &busError{err}
 	}
-	o.sent = rs[len(rs)-1].Position
+	o.sent.Store(rs[len(rs)-1].Position)
 	return nil
 }
 
@@ -251,7 +259,8 @@ func (o *outbox) resume(ctx context.Context) error {
 	}
 	from = max(from, 1)
 	o.confirmed.Store(from - 1)
-	o.sent, o.resumed = from-1, true
+	o.sent.Store(from - 1)
+	o.resumed, o.moved = true, time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.lost = false
@@ -294,34 +303,41 @@ func (o *outbox) keepNoting(done <-chan struct{}) {
 
 // note writes the checkpoint: how far the bus has confirmed.
 func (o *outbox) note() {
-	if o.noteOnce() {
-		o.logger.Warn("bus lost what it had confirmed", "confirmed", o.confirmed.Load())
+	if why := o.noteOnce(); why != "" {
+		o.logger.Warn(why, "confirmed", o.confirmed.Load(), "published", o.sent.Load())
 		o.lose()
 	}
 }
 
-// noteOnce reports whether the bus went back.
-func (o *outbox) noteOnce() (wentBack bool) {
+// noteOnce says why the bus must be asked anew from where to publish, if it must.
+func (o *outbox) noteOnce() (why string) {
 	o.noting.Lock()
 	defer o.noting.Unlock()
 	if !o.resumed {
-		return false
+		return ""
 	}
 	p, before := o.bus.Confirmed(), o.confirmed.Load()
-	if p <= before {
-		return p < before
+	switch {
+	case p < before:
+		return "bus lost what it had confirmed"
+	case p > before:
+		o.confirmed.Store(p)
+		if err := o.log.SetCheckpoint(o.name, p); err != nil {
+			o.logger.Warn("checkpoint not written, more than necessary may be published again after a crash", "err", err)
+		}
+		fallthrough
+	case p >= o.sent.Load():
+		o.moved = time.Now()
+	case time.Since(o.moved) > o.patience:
+		return "bus confirms nothing, what it took over is published again"
 	}
-	o.confirmed.Store(p)
-	if err := o.log.SetCheckpoint(o.name, p); err != nil {
-		o.logger.Warn("checkpoint not written, more than necessary may be published again after a crash", "err", err)
-	}
-	return false
+	return ""
 }
 
 // catchUp folds the log from the snapshot, or where that is too late from its
 // start, publishes what the bus has not got, and goes on until it meets the queue.
 func (o *outbox) catchUp(ctx context.Context) error {
-	from := o.sent
+	from := o.sent.Load()
 	st, err := lastState(o.log, from, o.logger)
 	if err != nil {
 		return err

@@ -11,24 +11,22 @@ func TestLargeResultsAreLetGo(t *testing.T) {
 		results, payload int
 		behind           bool
 	}{
-		"many":          {maxQueued / 2, 1000, false},
-		"too many":      {maxQueued, 1000, true},
+		"many":          {maxQueued / 10, 1000, false},
+		"too many":      {maxQueued / 4, 1000, true},
 		"large":         {40, 1 << 20, false},
 		"too large":     {60, 1 << 20, true},
 		"empty":         {maxQueued, -1, false},
-		"far too empty": {5 * maxQueued, -1, true},
+		"far too empty": {maxQueued + 1, -1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := newOutbox(nil, struct{ Bus }{}, "", slog.New(slog.DiscardHandler))
 			payload := make([]byte, max(c.payload, 0))
-			for range c.results / 4 {
-				rs := make([]Result, 4)
-				for i := range rs {
-					if c.payload >= 0 {
-						rs[i].Messages = []Message{{Payload: payload}}
-					}
+			for range c.results {
+				var r Result
+				if c.payload >= 0 {
+					r.Messages = []Message{{Payload: payload}}
 				}
-				o.push(rs)
+				o.push([]Result{r})
 			}
 			if o.behind != c.behind {
 				t.Errorf("behind %v, want %v", o.behind, c.behind)
