@@ -50,6 +50,7 @@ type Bus struct {
 	reply     string    // "<inbox>.m.<epoch>."
 	down      error     // why the bus is not ready; nil when it is
 	owed      bool      // Publish returned an error: the caller publishes again after Ready
+	stopHeal  func()    // ends heal, which is in the way of a caller who publishes again
 	drops     uint64    // connections lost; tells prepare that what it saw is out of date
 	attempts  int       // to get ready, since the last confirmation
 	stored    map[storedID]struct{}
@@ -88,7 +89,7 @@ func New(o Options) (*Bus, error) {
 		enc:   newEncoder(o.Prefix, o.Source),
 		gone:  make(chan struct{}), changed: make(chan struct{}), preparing: make(chan struct{}, 1),
 		win:  newWindow(o.Window),
-		down: errors.New("not connected yet"),
+		down: errors.New("not connected yet"), stopHeal: func() {},
 		// Nobody has published: nothing is owed, and Run may make the bus ready.
 	}
 	b.views = newViews(o, b.inbox, b.log)
@@ -119,7 +120,7 @@ func New(o Options) (*Bus, error) {
 	if b.nc, err = o.Access.Connect(o.URL, append(opts, o.dial...)...); err != nil {
 		return nil, fmt.Errorf("natsbus: %w", err)
 	}
-	if b.js, err = jetstream.New(b.nc); err != nil {
+	if b.js, err = jetstream.New(b.nc, jetstream.WithDefaultTimeout(o.patience)); err != nil {
 		b.nc.Close()
 		return nil, fmt.Errorf("natsbus: %w", err)
 	}
@@ -338,17 +339,21 @@ func (b *Bus) Ready(ctx context.Context) error {
 // heal is Ready for Run: it sends the unconfirmed messages again by itself,
 // unless Publish has told its caller to do so.
 func (b *Bus) heal(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, healPatience)
+	own, cancel := context.WithCancel(ctx)
 	defer cancel()
-	err := b.prepare(ctx, true)
-	if errors.Is(err, errOwed) || errors.Is(err, context.DeadlineExceeded) {
-		return nil // the caller's Ready does it, or the next round
+	b.mu.Lock()
+	b.stopHeal = cancel
+	owed := b.owed
+	b.mu.Unlock()
+	if owed {
+		return nil // the caller's Ready does it
+	}
+	err := b.prepare(own, true)
+	if errors.Is(err, errOwed) || own.Err() != nil && ctx.Err() == nil {
+		return nil
 	}
 	return err
 }
-
-// healPatience bounds a round of heal, so that Run sees that it is owed.
-const healPatience = 5 * time.Second
 
 var errOwed = errors.New("natsbus: the publisher publishes again")
 

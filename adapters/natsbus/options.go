@@ -44,7 +44,8 @@ type Options struct {
 
 	Logger *slog.Logger // nil means discard
 
-	dial []nats.Option // more of the connection
+	dial     []nats.Option // more of the connection
+	patience time.Duration // with one request to JetStream; 0 means 10 s
 }
 
 // duplicateWindow is how long JetStream knows a message id.
@@ -75,6 +76,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.AckTimeout == 0 {
 		o.AckTimeout = 10 * time.Second
+	}
+	if o.patience == 0 {
+		o.patience = 10 * time.Second
 	}
 	if o.Replicas == 0 {
 		o.Replicas = 1

@@ -21,8 +21,6 @@ const errOverlap jetstream.ErrorCode = 10065
 
 // provision sees to it that the stream and the buckets are there.
 func (b *Bus) provision(ctx context.Context) (jetstream.Stream, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	stream, err := b.provisionStream(ctx)
 	if err != nil {
 		return nil, explain(err)

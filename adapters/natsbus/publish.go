@@ -80,7 +80,7 @@ func (b *Bus) publish(ctx context.Context, r *engine.Result) error {
 			}
 			if err != nil { // some of r is on its way: only a new epoch is sure to be in order
 				b.failLocked(fmt.Errorf("interrupted: %w", err))
-				b.owed = true
+				b.oweLocked()
 				return err
 			}
 		}
@@ -102,11 +102,17 @@ func (b *Bus) publish(ctx context.Context, r *engine.Result) error {
 // again.
 func (b *Bus) refuseLocked(cause error) error {
 	b.failLocked(cause)
-	b.owed = true
+	b.oweLocked()
 	if b.closed {
 		return ErrClosed
 	}
 	return fmt.Errorf("%w: %w", ErrNotReady, cause)
+}
+
+// oweLocked notes that the caller publishes again: Run need not bring the bus back.
+func (b *Bus) oweLocked() {
+	b.owed = true
+	b.stopHeal()
 }
 
 // storedLocked reports whether a message was found in the stream when the bus

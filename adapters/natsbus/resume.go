@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -138,16 +137,14 @@ func (h bucketHolding) from(unknown uint64, refill bool) uint64 {
 
 // inspect asks the server what it holds of our log.
 func (b *Bus) inspect(ctx context.Context) (h holding, err error) {
-	short, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	s, err := b.js.Stream(short, b.o.Stream)
+	s, err := b.js.Stream(ctx, b.o.Stream)
 	if err != nil {
 		return h, fmt.Errorf("stream %s: %w", b.o.Stream, err)
 	}
-	if h.calls, err = b.viewFloor(short, CallsBucket(b.o.Prefix)); err != nil {
+	if h.calls, err = b.viewFloor(ctx, CallsBucket(b.o.Prefix)); err != nil {
 		return h, err
 	}
-	if h.lines, err = b.viewFloor(short, LinesBucket(b.o.Prefix)); err != nil {
+	if h.lines, err = b.viewFloor(ctx, LinesBucket(b.o.Prefix)); err != nil {
 		return h, err
 	}
 	h.own, h.fresh, err = b.readBack(ctx, s)
@@ -195,9 +192,7 @@ func (b *Bus) readBack(ctx context.Context, s jetstream.Stream) (own []storedID,
 	fail := func(err error) ([]storedID, bool, error) {
 		return nil, false, fmt.Errorf("read back from stream %s: %w", b.o.Stream, err)
 	}
-	short, cancel := context.WithTimeout(ctx, 10*time.Second)
-	info, err := s.Info(short)
-	cancel()
+	info, err := s.Info(ctx)
 	if err != nil {
 		return fail(err)
 	}
@@ -229,8 +224,6 @@ func (b *Bus) readBack(ctx context.Context, s jetstream.Stream) (own []storedID,
 
 // readIDs returns the ids of our log between two sequences of the stream.
 func (b *Bus) readIDs(ctx context.Context, s jetstream.Stream, from, end uint64) ([]storedID, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	t, err := newTape(ctx, s, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, HeadersOnly: true,
 	}, end)

@@ -59,7 +59,13 @@ func (t *tape) next() (jetstream.Msg, error) {
 				return nil, err
 			}
 		}
-		m, ok := <-t.msgs
+		var m jetstream.Msg
+		var ok bool
+		select {
+		case m, ok = <-t.msgs:
+		case <-t.ctx.Done():
+			return nil, context.Cause(t.ctx)
+		}
 		if !ok {
 			more, err := t.more()
 			if !more {
