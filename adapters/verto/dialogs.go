@@ -34,6 +34,11 @@ type Dialogs struct {
 // on its way when the call ended.
 const maxByes = 32
 
+// maxDialogs is how many calls a phone takes at once: what a server offers beyond is
+// not taken, since each has a goroutine and keeps its description of up to a
+// megabyte until the server ends it.
+const maxDialogs = 128
+
 // asked is a request of ours that waits for its answer.
 type asked struct {
 	method string
@@ -147,6 +152,9 @@ func (d *Dialogs) request(f *Frame) Step {
 		return Step{Fault: fmt.Sprintf("%s with a callID of %d bytes", f.Method, n)}
 	}
 	c := d.calls[p.CallID]
+	if offered := f.Method == MethodInvite || f.Method == MethodAttach; offered && c == nil && len(d.calls) >= maxDialogs {
+		return Step{Fault: fmt.Sprintf("%s beyond %d calls", f.Method, maxDialogs)}
+	}
 	switch f.Method {
 	case MethodInvite:
 		if c != nil {

@@ -259,6 +259,33 @@ func TestDialogsKeepTheirStateAgainstNonsense(t *testing.T) {
 	}
 }
 
+// TestFloodOfInvites: a server that offers calls without end has no more taken than
+// a phone can have, and those that end make room.
+func TestFloodOfInvites(t *testing.T) {
+	var d Dialogs
+	in := func(method string, n int) Step {
+		t.Helper()
+		f, err := Decode(fmt.Appendf(nil, `{"jsonrpc":"2.0","id":1,"method":"%s","params":{"callID":"%d","sdp":"v=0"}}`, method, n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.Received(&f)
+	}
+	for n := range 1000 {
+		if s := in([]string{MethodInvite, MethodAttach}[n%2], n); (s.Fault != "") != (n >= maxDialogs) || len(s.Changes) > 0 && s.Fault != "" {
+			t.Fatalf("offer %d gave %+v", n, s)
+		}
+	}
+	if got := len(d.calls); got != maxDialogs {
+		t.Errorf("%d calls", got)
+	}
+	in(MethodBye, 0)
+	d.Destroy("0")
+	if s := in(MethodInvite, 1000); s.Fault != "" || len(s.Changes) != 1 {
+		t.Errorf("an invite when there is room gave %+v", s)
+	}
+}
+
 // Both sides hang up at once: one end, and it is told once.
 func TestByesCross(t *testing.T) {
 	var d Dialogs
