@@ -438,6 +438,7 @@ func (b *Bus) prepare(ctx context.Context, resend bool) error {
 // stream, whether the stream is new, and the last line in its bucket. The caller
 // of Ready does without: Resume looks for itself.
 func (b *Bus) lookAround(ctx context.Context, healing bool) (own []storedID, fresh bool, line uint64, err error) {
+	ctx = undated{ctx}
 	s, err := b.provision(ctx)
 	if err != nil {
 		return nil, false, 0, err
@@ -452,6 +453,12 @@ func (b *Bus) lookAround(ctx context.Context, healing bool) (own []storedID, fre
 	own, fresh, err = b.readBack(ctx, s)
 	return own, fresh, line, err
 }
+
+// undated is a context for several requests: where it says when it ends, the client
+// waits so long for an answer to one that was lost.
+type undated struct{ context.Context }
+
+func (undated) Deadline() (deadline time.Time, ok bool) { return deadline, false }
 
 // openLocked begins an epoch.
 func (b *Bus) openLocked(own []storedID) {

@@ -212,15 +212,20 @@ func (b *Bus) askAgainLocked(n uint64) error {
 		if s := b.win.at(x); s.msg == nil || s.asked {
 			continue
 		}
-		if !b.each {
-			b.each = true
-			b.log.Info("each message is confirmed by itself from now on: others write to the stream, or it refused one", "stream", b.o.Stream)
-		}
+		b.askForEachLocked()
 		if err := b.transmitLocked(x, true); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// askForEachLocked has each message confirmed by itself until the bus is ready anew.
+func (b *Bus) askForEachLocked() {
+	if !b.each {
+		b.each = true
+		b.log.Info("each message is confirmed by itself from now on: others write to the stream, or it refused one", "stream", b.o.Stream)
+	}
 }
 
 // rejectLocked gives up a message that the server will never take. Waiting for
@@ -293,6 +298,9 @@ func (b *Bus) onAck(m *nats.Msg) {
 	} else {
 		b.win.confirm(n)
 		b.stats.Confirmed++
+		if !a.Duplicate && b.known.seq != 0 {
+			b.askForEachLocked() // also where nothing is in doubt this time
+		}
 		if err := b.askAgainLocked(n); err != nil {
 			b.failLocked(err)
 			return

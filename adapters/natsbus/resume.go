@@ -137,6 +137,7 @@ func (h bucketHolding) from(unknown uint64, refill bool) uint64 {
 
 // inspect asks the server what it holds of our log.
 func (b *Bus) inspect(ctx context.Context) (h holding, err error) {
+	ctx = undated{ctx}
 	s, err := b.js.Stream(ctx, b.o.Stream)
 	if err != nil {
 		return h, fmt.Errorf("stream %s: %w", b.o.Stream, err)
