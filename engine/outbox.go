@@ -304,7 +304,7 @@ func (o *outbox) keepNoting(done <-chan struct{}) {
 // note writes the checkpoint: how far the bus has confirmed.
 func (o *outbox) note() {
 	if why := o.noteOnce(); why != "" {
-		o.logger.Warn(why, "confirmed", o.confirmed.Load(), "published", o.sent.Load())
+		o.logger.Warn("bus is asked anew from where to publish", "reason", why, "confirmed", o.confirmed.Load(), "published", o.sent.Load())
 		o.lose()
 	}
 }
@@ -319,7 +319,7 @@ func (o *outbox) noteOnce() (why string) {
 	p, before := o.bus.Confirmed(), o.confirmed.Load()
 	switch {
 	case p < before:
-		return "bus lost what it had confirmed"
+		return "it lost what it had confirmed"
 	case p > before:
 		o.confirmed.Store(p)
 		if err := o.log.SetCheckpoint(o.name, p); err != nil {
@@ -329,7 +329,7 @@ func (o *outbox) noteOnce() (why string) {
 	case p >= o.sent.Load():
 		o.moved = time.Now()
 	case time.Since(o.moved) > o.patience:
-		return "bus confirms nothing, what it took over is published again"
+		return "it confirms nothing of what it took over"
 	}
 	return ""
 }
