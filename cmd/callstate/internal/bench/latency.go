@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/callstate/callstate/events"
 )
 
@@ -29,7 +31,7 @@ func (b *Bench) latency(ctx context.Context) ([]Row, error) {
 		return nil, err
 	}
 	var half, tail []pair
-	var pacedHalf, pacedTail []float64
+	var pacedHalf, pacedTail, natsHalf, natsTail []float64
 	for range pick(b, 2, 7) {
 		ours, err := p.paced(ctx, pick(b, 4, 40), time.Millisecond)
 		if err != nil {
@@ -43,8 +45,14 @@ func (b *Bench) latency(ctx context.Context) ([]Row, error) {
 		if err != nil {
 			return nil, err
 		}
+		message, err := p.throughNATS(ctx, pick(b, 200, 2000), betweenCommits)
+		if err != nil {
+			return nil, err
+		}
 		pacedHalf = append(pacedHalf, micros(quantile(alone, 0.5)))
 		pacedTail = append(pacedTail, micros(quantile(alone, 0.99)))
+		natsHalf = append(natsHalf, micros(quantile(message, 0.5)))
+		natsTail = append(natsTail, micros(quantile(message, 0.99)))
 		add := func(to *[]pair, q float64) {
 			v, r := micros(quantile(ours, q)), micros(quantile(theirs, q))
 			*to = append(*to, pair{v, r, v / r})
@@ -52,14 +60,15 @@ func (b *Bench) latency(ctx context.Context) ([]Row, error) {
 		add(&half, 0.5)
 		add(&tail, 0.99)
 	}
-	slices.Sort(pacedHalf)
-	slices.Sort(pacedTail)
-	note := func(us []float64) string {
-		return fmt.Sprintf("the transaction alone, begun every %v as by the frames: %.0f us", betweenCommits, us[len(us)/2])
+	note := func(commit, message []float64) string {
+		slices.Sort(commit)
+		slices.Sort(message)
+		return fmt.Sprintf("of that alone, begun every %v as by the frames: the transaction %.0f us, a message through NATS to a subscriber %.0f us",
+			betweenCommits, commit[len(commit)/2], message[len(message)/2])
 	}
 	return append(
-		median(half).row("P6a", "frame to subscriber at 1,000 frames/s, p50 / one-Put bbolt transaction p50", "us", 2, true, note(pacedHalf)),
-		median(tail).row("P6b", "frame to subscriber at 1,000 frames/s, p99 / one-Put bbolt transaction p99", "us", 2, true, note(pacedTail))...,
+		median(half).row("P6a", "frame to subscriber at 1,000 frames/s, p50 / one-Put bbolt transaction p50", "us", 2, true, note(pacedHalf, natsHalf)),
+		median(tail).row("P6b", "frame to subscriber at 1,000 frames/s, p99 / one-Put bbolt transaction p99", "us", 2, true, note(pacedTail, natsTail))...,
 	), nil
 }
 
@@ -85,6 +94,42 @@ func commits(peer *plain, load *eventLoad, n int, pause time.Duration) ([]time.D
 			return nil, err
 		}
 		took[i] = time.Since(began)
+	}
+	slices.Sort(took)
+	return took, nil
+}
+
+// throughNATS are the sorted times of messages to a subscriber of the daemon's
+// server, with a pause before each. No stream has their subject.
+func (p *path) throughNATS(ctx context.Context, n int, pause time.Duration) ([]time.Duration, error) {
+	nc, err := nats.Connect(p.daemon.NATS)
+	if err != nil {
+		return nil, err
+	}
+	defer nc.Close()
+	came := make(chan time.Time, 1)
+	sub, err := p.nc.Subscribe("bench.message", func(*nats.Msg) { came <- time.Now() })
+	if err != nil {
+		return nil, err
+	}
+	defer sub.Unsubscribe() //nolint:errcheck // the connection goes soon
+	if err := p.nc.Flush(); err != nil {
+		return nil, err
+	}
+	message := make([]byte, 1500) // as a CTI event with its headers
+	took := make([]time.Duration, n)
+	for i := range took {
+		time.Sleep(pause)
+		began := time.Now()
+		if err := nc.Publish("bench.message", message); err != nil {
+			return nil, err
+		}
+		select {
+		case t := <-came:
+			took[i] = t.Sub(began)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	slices.Sort(took)
 	return took, nil
