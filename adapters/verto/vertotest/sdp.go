@@ -273,6 +273,7 @@ var (
 	errNoCandidate = errors.New("no candidate that could be used")
 	errNoCrypto    = errors.New("no fingerprint")
 	errNoCodec     = errors.New("no codec in common")
+	errLineEnd     = errors.New("a CR without an LF, which ends no line (RFC 8866, section 5)")
 )
 
 // The media, as SDP names them.
@@ -295,6 +296,9 @@ type offered struct {
 // readOffered reads a client's description, and refuses what FreeSWITCH refuses.
 func readOffered(text string) (offered, error) {
 	var d sdp.SessionDescription
+	if strings.Count(text, "\r") != strings.Count(text, "\r\n") {
+		return offered{}, errLineEnd
+	}
 	if err := d.UnmarshalString(text); err != nil {
 		return offered{}, fmt.Errorf("read the description: %w", err)
 	}
