@@ -413,9 +413,14 @@ func (c *call) gap(p *events.CallGap) {
 // has them all, so a switch that gives it ever new ones must not make them grow.
 const maxAliases = 64
 
+// isNewAlias reports whether a call that is known by aliases takes another.
+func isNewAlias(aliases []string, id string) bool {
+	return len(aliases) < maxAliases && !slices.Contains(aliases, id)
+}
+
 // addAlias notes a further id and returns whether it was new.
 func (c *call) addAlias(id string) bool {
-	if id == "" || id == c.id || len(c.more().aliases) >= maxAliases || slices.Contains(c.more().aliases, id) {
+	if id == "" || id == c.id || !isNewAlias(c.more().aliases, id) {
 		return false
 	}
 	m := c.remember()

@@ -149,7 +149,7 @@ func (e *Engine) Submit(ctx context.Context, in Input) error {
 		return ErrStopped
 	default:
 	}
-	if in.bytes() > largeInput {
+	if in.Bytes() > largeInput {
 		select {
 		case e.large <- struct{}{}:
 		case <-e.stopping:
@@ -177,7 +177,7 @@ func (e *Engine) Submit(ctx context.Context, in Input) error {
 
 // leave says that a frame is not in the inbox any more.
 func (e *Engine) leave(in *Input) {
-	if in.bytes() > largeInput {
+	if in.Bytes() > largeInput {
 		<-e.large
 	}
 }

@@ -207,7 +207,7 @@ func (k *correlator) evolveCall(l *leg, ev *events.Event) {
 			l.otherLeg = p.OtherLeg
 		}
 	case *events.CallUUIDChanged:
-		if m := c.remember(); len(m.aliases) < maxAliases && !slices.Contains(m.aliases, p.Alias) {
+		if m := c.remember(); isNewAlias(m.aliases, p.Alias) {
 			m.aliases = append(m.aliases, p.Alias)
 		}
 		if p.Reason == aliasLeg {

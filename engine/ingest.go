@@ -61,15 +61,14 @@ func (e *Engine) ingest(ctx, fatal context.Context, batches chan<- *events.Batch
 		}
 		select {
 		case x := <-in:
-			if err := take(&x); err != nil {
-				return err
-			}
+			err := take(&x)
 			// Some of what waits behind it is taken at once: nobody else takes it.
-			for n := min(len(in), takenAtOnce); n > 0 && !g.full(); n-- {
+			for n := min(len(in), takenAtOnce); n > 0 && err == nil && !g.full(); n-- {
 				x = <-in
-				if err := take(&x); err != nil {
-					return err
-				}
+				err = take(&x)
+			}
+			if err != nil {
+				return err
 			}
 		case out <- g.batch:
 			counted = g.batch.Frames
@@ -100,7 +99,7 @@ type gathering struct {
 
 func (g *gathering) add(in *Input, evs []events.Event) {
 	g.batch.Events = append(g.batch.Events, evs...)
-	g.bytes += in.bytes()
+	g.bytes += in.Bytes()
 	if q := in.Quarantine; q != nil {
 		g.batch.Quarantine = append(g.batch.Quarantine, events.Quarantined{
 			ReceivedAt: in.ReceivedAt, Source: in.Source, Reason: q.Reason, Detail: q.Detail, Frame: q.Frame,

@@ -30,8 +30,8 @@ type Input struct {
 	n        int  // events it gave so far: the number of the next one's id
 }
 
-// bytes is what an input holds at the most.
-func (in *Input) bytes() int {
+// Bytes is what an input holds at the most.
+func (in *Input) Bytes() int {
 	if q := in.Quarantine; q != nil {
 		return max(in.Size, len(q.Frame))
 	}

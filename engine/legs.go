@@ -283,8 +283,7 @@ func (k *correlator) catchUp(l *leg, o *LegObservation) {
 	if o.BridgedTo != "" && l.answered && l.partner == "" && l.more().last == "" && o.Kind != LegBridged {
 		k.bridge(l.id, o.BridgedTo) // the bridge itself was missed
 	}
-	if o.CallGroup != "" && o.CallGroup != c.id && len(c.more().aliases) < maxAliases &&
-		!slices.Contains(c.more().aliases, o.CallGroup) && !isRepeatOf(c.id, o.CallGroup) {
+	if o.CallGroup != "" && o.CallGroup != c.id && isNewAlias(c.more().aliases, o.CallGroup) && !isRepeatOf(c.id, o.CallGroup) {
 		k.emitCall(l, &events.CallUUIDChanged{Alias: o.CallGroup, Reason: aliasCallID})
 	}
 	k.inferSession(l, o)

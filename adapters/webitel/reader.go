@@ -215,11 +215,7 @@ func (r *reader) submit(ctx context.Context, in engine.Input) error {
 	if r.asked == nil {
 		return r.c.sink.Submit(ctx, in)
 	}
-	size := max(leastHeld, in.Size)
-	if in.Quarantine != nil {
-		size = max(size, len(in.Quarantine.Frame))
-	}
-	r.held, r.holds, r.agents = append(r.held, in), r.holds+size, r.agents+len(in.Agents)
+	r.held, r.holds, r.agents = append(r.held, in), r.holds+max(leastHeld, in.Bytes()), r.agents+len(in.Agents)
 	if r.holds < maxHeld {
 		return nil
 	}
