@@ -216,20 +216,26 @@ func TestOthersWriteToTheStream(t *testing.T) {
 	}
 }
 
-// The stream refuses messages that nobody asked it to confirm.
-func TestRefusedAmongMany(t *testing.T) {
-	s := startServer(t, ServerOptions{})
-	b, _ := startBus(t, Options{URL: s.URL()})
+// limitMessages has the stream refuse what is larger.
+func limitMessages(t *testing.T, b *Bus, size int32) {
+	t.Helper()
 	ctx := deadline(t)
 	stream, err := b.js.Stream(ctx, "CTI")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := stream.CachedInfo().Config
-	c.MaxMsgSize = 10_000
+	c.MaxMsgSize = size
 	if _, err := b.js.UpdateStream(ctx, c); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// The stream refuses messages that nobody asked it to confirm.
+func TestRefusedAmongMany(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, _ := startBus(t, Options{URL: s.URL()})
+	limitMessages(t, b, 10_000)
 	rs := results(1, 200, "1004@acme.example", "a2e6")
 	refused := map[string]bool{}
 	for i, size := range map[int]int{2: 20_000, 3: 20_000, 100: 20_000, 150: 2 << 20, 198: 20_000} { // the largest by the connection
@@ -268,16 +274,7 @@ func TestRefusedAmongMany(t *testing.T) {
 func TestStreamThatTakesNothing(t *testing.T) {
 	s := startServer(t, ServerOptions{})
 	b, _ := startBus(t, Options{URL: s.URL(), Window: 1})
-	ctx := deadline(t)
-	stream, err := b.js.Stream(ctx, "CTI")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := stream.CachedInfo().Config
-	c.MaxMsgSize = 10
-	if _, err := b.js.UpdateStream(ctx, c); err != nil {
-		t.Fatal(err)
-	}
+	limitMessages(t, b, 10)
 	rs := results(1, 20, "1004@acme.example", "a2e6")
 	mustPublish(t, b, rs)
 	if got := b.Stats().Rejected; got != uint64(len(ids(rs))) || b.Confirmed() != 20 {

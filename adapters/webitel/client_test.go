@@ -424,17 +424,23 @@ func TestTooLargeFrameReconnects(t *testing.T) {
 	}
 }
 
-// TestMuteServer is a server that takes the socket and never answers auth.
-func TestMuteServer(t *testing.T) {
+// socket is a server that hands each socket to serve, and returns its URL.
+func socket(t *testing.T, serve func(*websocket.Conn)) (url string) {
+	t.Helper()
 	var up websocket.Upgrader
-	conns := make(chan *websocket.Conn, 16)
 	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if ws, err := up.Upgrade(w, r, nil); err == nil {
-			conns <- ws
+			serve(ws)
 		}
 	}))
-	defer h.Close()
-	cfg := fast("ws" + strings.TrimPrefix(h.URL, "http"))
+	t.Cleanup(h.Close)
+	return "ws" + strings.TrimPrefix(h.URL, "http")
+}
+
+// TestMuteServer is a server that takes the socket and never answers auth.
+func TestMuteServer(t *testing.T) {
+	conns := make(chan *websocket.Conn, 16)
+	cfg := fast(socket(t, func(ws *websocket.Conn) { conns <- ws }))
 	cfg.ReplyTimeout = Duration(30 * time.Millisecond)
 	start(t, NewClient(cfg, user("1001"), ModeAccount, newRecorder(), nil))
 	for range 2 {
@@ -446,25 +452,19 @@ func TestMuteServer(t *testing.T) {
 // gathered without bound.
 func TestFloodBeforeTheSignIn(t *testing.T) {
 	const large, times = 1 << 20, 100
-	var up websocket.Upgrader
-	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ws, err := up.Upgrade(w, r, nil)
-		if err != nil {
-			return
-		}
+	url := socket(t, func(ws *websocket.Conn) {
 		defer ws.Close()
 		for range times {
 			if ws.WriteMessage(websocket.TextMessage, []byte(strings.Repeat("x", large))) != nil {
 				return
 			}
 		}
-		for err == nil { // it keeps the socket and reads
+		for err := error(nil); err == nil; { // it keeps the socket and reads
 			_, _, err = ws.ReadMessage()
 		}
-	}))
-	defer h.Close()
+	})
 	sink := newRecorder()
-	start(t, NewClient(fast("ws"+strings.TrimPrefix(h.URL, "http")), user("1001"), ModeAccount, sink, nil))
+	start(t, NewClient(fast(url), user("1001"), ModeAccount, sink, nil))
 	ins := sink.until(t, "frames before the link is up", func(ins []engine.Input) bool { return len(ins) >= times-maxHeld/large })
 	if got := linkWords(ins); len(got) != 0 {
 		t.Errorf("link %v", got)

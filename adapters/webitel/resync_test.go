@@ -3,9 +3,6 @@ package webitel
 import (
 	"context"
 	"encoding/json"
-	"net/http"
-	"net/http/httptest"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,14 +13,9 @@ import (
 )
 
 // oddPBX answers each command with what answer says is its response.
-func oddPBX(t *testing.T, answer func(fn string, args map[string]any) string) *httptest.Server {
+func oddPBX(t *testing.T, answer func(fn string, args map[string]any) string) (url string) {
 	t.Helper()
-	var up websocket.Upgrader
-	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ws, err := up.Upgrade(w, r, nil)
-		if err != nil {
-			return
-		}
+	return socket(t, func(ws *websocket.Conn) {
 		defer ws.Close()
 		for {
 			var cmd struct {
@@ -39,9 +31,7 @@ func oddPBX(t *testing.T, answer func(fn string, args map[string]any) string) *h
 				return
 			}
 		}
-	}))
-	t.Cleanup(h.Close)
-	return h
+	})
 }
 
 // offline is the engine of a resynchronisation, without a log.
@@ -85,7 +75,7 @@ func TestOddChannels(t *testing.T) {
 		return `"+OK"`
 	})
 	o := &offline{recorder: newRecorder(), run: engine.NewOffline(engine.Rules{}, engine.Policies{}, "log")}
-	c := NewClient(fast("ws"+strings.TrimPrefix(pbx.URL, "http")), user("1001"), ModeDomain, o, nil)
+	c := NewClient(fast(pbx), user("1001"), ModeDomain, o, nil)
 	r := NewResync(c, o, 5*time.Millisecond, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup

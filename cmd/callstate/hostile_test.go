@@ -21,6 +21,18 @@ import (
 	"github.com/callstate/callstate/store/bolt"
 )
 
+// left stops the daemon when all that the PBX sent is taken, and opens its log.
+func (d *daemon) left(t *testing.T) *bolt.Store {
+	t.Helper()
+	d.sync(t)
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	log := openLog(t, d.cfg.Data)
+	t.Cleanup(func() { _ = log.Close() })
+	return log
+}
+
 // badFrames are one of each kind of input that is no frame, with the reason that
 // it is quarantined for.
 func badFrames() map[string]string {
@@ -60,18 +72,10 @@ func TestHostileFramesAreKeptAndCounted(t *testing.T) {
 		}
 	}
 	calls += play()
-	d.sync(t)
-	if err := d.stop(); err != nil {
-		t.Fatal(err)
-	}
-	log, err := bolt.Open(d.cfg.Data, &bolt.Options{ReadOnly: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
+	log := d.left(t)
 
 	got := map[string]int{}
-	err = log.Quarantine(t.Context(), 1, func(q *events.Quarantined) error {
+	err := log.Quarantine(t.Context(), 1, func(q *events.Quarantined) error {
 		if want := badFrames()[string(q.Frame)]; want != q.Reason {
 			t.Errorf("quarantined for %q, want %q: %.80q", q.Reason, want, q.Frame)
 		}
@@ -126,15 +130,7 @@ func TestFrameTooLarge(t *testing.T) {
 	if _, err := d.pbx.Generate(t.Context(), webiteltest.GenerateOptions{Agents: webiteltest.Numbers(1001, 50), Domain: demoDomain, Calls: 2}); err != nil {
 		t.Fatal(err)
 	}
-	d.sync(t)
-	if err := d.stop(); err != nil {
-		t.Fatal(err)
-	}
-	log, err := bolt.Open(d.cfg.Data, &bolt.Options{ReadOnly: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
+	log := d.left(t)
 	if f := log.Frames(); f.Quarantined != 1 || !f.Reconciles() {
 		t.Errorf("frames: %+v", f)
 	}
@@ -158,15 +154,7 @@ func TestManyLargeFrames(t *testing.T) {
 			for i := range times {
 				d.pbx.Garbage(watcherLogin, fmt.Sprintf(frame, i+1))
 			}
-			d.sync(t)
-			if err := d.stop(); err != nil {
-				t.Fatal(err)
-			}
-			log, err := bolt.Open(d.cfg.Data, &bolt.Options{ReadOnly: true})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer log.Close()
+			log := d.left(t)
 			if f := log.Frames(); f.Quarantined+f.Recorded < times || !f.Reconciles() {
 				t.Errorf("frames: %+v", f)
 			}
@@ -183,15 +171,7 @@ func TestLongAccountInTheList(t *testing.T) {
 	}})
 	defer pbx.Close()
 	d := startDaemon(t, t.TempDir(), func(c *config) { c.Webitel[0].ConnectionString = pbx.URL() })
-	d.sync(t)
-	if err := d.stop(); err != nil {
-		t.Fatal(err)
-	}
-	log, err := bolt.Open(d.cfg.Data, &bolt.Options{ReadOnly: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
+	log := d.left(t)
 	if f := log.Frames(); f.Quarantined != 1 || !f.Reconciles() {
 		t.Errorf("frames: %+v", f)
 	}
