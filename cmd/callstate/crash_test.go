@@ -88,10 +88,13 @@ func (s *killTally) String() string {
 func killFolder(t *testing.T, rnd *rand.Rand, folder int, sum *killTally) {
 	r := newWitness(t)
 	conf := childConfig{Data: r.data, Export: r.export}
-	// Every other folder has small files, snapshots and retention; every third
-	// publishes to a server that lives on.
+	// Every other folder has small files, snapshots and retention, which now and then
+	// leaves the newest file alone; every third publishes to a server that lives on.
 	if small := folder%2 == 0; small {
 		conf.SegmentBytes, conf.SnapshotEvery, conf.RetainBytes = 96<<10, 150, 640<<10
+		if folder%4 == 0 {
+			conf.RetainBytes = 200 << 10
+		}
 	}
 	if folder%3 == 1 {
 		r.serve(t)

@@ -72,7 +72,7 @@ func runVerb(t testing.TB, args ...string) (out, errw string) {
 	t.Helper()
 	var o, e bytes.Buffer
 	if code := realMain(args, func(string) string { return "" }, strings.NewReader(""), &o, &e); code != 0 {
-		t.Fatalf("callstate %s: exit code %d\n%s", strings.Join(args, " "), code, e.String())
+		t.Fatalf("callstate %s: exit code %d\n%s%s", strings.Join(args, " "), code, o.String(), e.String())
 	}
 	return o.String(), e.String()
 }

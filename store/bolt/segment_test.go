@@ -252,25 +252,30 @@ func TestRollAndDropCutShort(t *testing.T) {
 		}
 		rolled(t, s, "[1-4]")
 	})
-	t.Run("drop, before the files are gone", func(t *testing.T) {
-		dir := t.TempDir()
-		s := inFiles(t, dir, 3)
-		if err := writeStateFile(osDisk{}, filepath.Join(dir, BaseName), baseMagic, s.ID(), 8, []byte("base")); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		r := mustOpen(t, dir, &Options{ReadOnly: true})
-		if got := positionsFrom(t, r, 1); !slices.Equal(got, upTo(9, 12)) {
-			t.Errorf("a reader sees %v", got)
-		}
-		r.Close()
-		s = mustOpen(t, dir, nil)
-		if got := positionsFrom(t, s, 1); !slices.Equal(got, upTo(9, 12)) || segmentsOf(t, s) != "[9-12]" {
-			t.Errorf("left are %v, segments %s", got, segmentsOf(t, s))
-		}
-	})
+	for _, through := range []uint64{4, 8, 12} { // with the last one no sealed file is left
+		t.Run(fmt.Sprintf("drop through %d, before the files are gone", through), func(t *testing.T) {
+			dir := t.TempDir()
+			s := inFiles(t, dir, 3)
+			if err := writeStateFile(osDisk{}, filepath.Join(dir, BaseName), baseMagic, s.ID(), through, []byte("base")); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			r := mustOpen(t, dir, &Options{ReadOnly: true})
+			if got := positionsFrom(t, r, 1); !slices.Equal(got, upTo(through+1, 12)) {
+				t.Errorf("a reader sees %v", got)
+			}
+			r.Close()
+			if d, err := Inspect(t.Context(), dir); err != nil || !d.Whole() || d.First != through+1 || d.Last != 12 {
+				t.Errorf("inspected: %+v, %v", d, err)
+			}
+			s = mustOpen(t, dir, nil)
+			if got := positionsFrom(t, s, 1); !slices.Equal(got, upTo(through+1, 12)) {
+				t.Errorf("left are %v, segments %s", got, segmentsOf(t, s))
+			}
+		})
+	}
 	t.Run("a file is gone", func(t *testing.T) {
 		dir := t.TempDir()
 		if err := inFiles(t, dir, 3).Close(); err != nil {
