@@ -321,6 +321,34 @@ func TestRunHealsAnIdleBus(t *testing.T) {
 	mustPublish(t, b, results(51, 60, "1004@acme.example", "a2e6"))
 }
 
+// A server that has nothing yet has lost nothing, even if Run is there before Resume.
+func TestRunFindsAnEmptyServer(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, err := New(Options{URL: s.URL(), LogID: testLog})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(deadline(t))
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := errors.Join(<-done, b.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.down != nil {
+		if b.owed {
+			t.Fatal("what it had confirmed is thought to be lost")
+		}
+		if err := b.waitLocked(ctx, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestVanishedStreamAndBucketsAreMadeAgain(t *testing.T) {
 	s := startServer(t, ServerOptions{})
 	b, _ := startBus(t, Options{URL: s.URL()})

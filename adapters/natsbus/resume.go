@@ -168,10 +168,10 @@ func (b *Bus) rememberLocked(own []storedID) {
 // lostLocked reports whether the server lost something that it confirmed to this
 // process. own is the end of the stream, lines the last line in its bucket.
 func (b *Bus) lostLocked(own []storedID, fresh bool, line uint64) bool {
-	if b.made.calls || b.made.lines || line < b.views.lastLine() {
+	if line < b.views.lastLine() {
 		return true
 	}
-	if b.made.stream {
+	if b.made != (made{}) {
 		return b.published > 0
 	}
 	acked, ok := parseID(b.lastAck, b.o.LogID)
