@@ -80,7 +80,8 @@ const (
 	// retryEvery is how soon the PBX is asked again that did not answer: its engine
 	// looks for a lost switch as often (protocol 8).
 	retryEvery = 5 * time.Second
-	// judgeEvery is how often names that fell silent are looked for.
+	// judgeEvery is how often names that fell silent are looked for. It is less where
+	// the comparisons are close together.
 	judgeEvery = time.Second
 	// longestPatience bounds the pause between two attempts at a name that never comes.
 	longestPatience = time.Hour
@@ -88,7 +89,7 @@ const (
 
 // Run works until ctx ends.
 func (r *Resync) Run(ctx context.Context) error {
-	judge := time.NewTicker(min(judgeEvery, max(r.every, time.Millisecond)))
+	judge := time.NewTicker(r.pace())
 	defer judge.Stop()
 	next := time.NewTimer(time.Hour)
 	next.Stop()
@@ -125,6 +126,14 @@ func (r *Resync) Run(ctx context.Context) error {
 			next.Reset(r.every - rand.N(r.every/4+1))
 		}
 	}
+}
+
+// pace is how often names that fell silent are looked for.
+func (r *Resync) pace() time.Duration {
+	if r.every > 0 {
+		return min(judgeEvery, r.every)
+	}
+	return judgeEvery
 }
 
 // unansweredBy notes that the PBX could not be asked, and says so once.
