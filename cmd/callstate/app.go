@@ -78,6 +78,9 @@ func openAppOn(cfg config, log store.Store, logger *slog.Logger) (a *app, err er
 		}
 		watching = append(watching, a.tracer)
 	}
+	if cfg.observer != nil {
+		watching = append(watching, cfg.observer)
+	}
 	a.engine = engine.New(a.store, a.bus, &commander{a.links, a.phones}, engine.Config{
 		Rules: engine.Rules{Answerable: cfg.answerable()}, Policies: cfg.Policies.engine(), WebPhone: cfg.webPhone(), PhoneVideo: cfg.phoneVideo(),
 		Shards: cfg.Shards, SnapshotEvery: cfg.snapshotEvery, Observer: watching, Logger: logger,

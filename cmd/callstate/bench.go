@@ -209,6 +209,7 @@ func startForBench(ctx context.Context, o bench.DaemonOptions) (*bench.Daemon, e
 	}}
 	// What is sent has no legs on the server: a comparison would end the calls.
 	cfg.ResyncInterval = duration(-time.Second)
+	cfg.observer = o.Observer
 	open := openApp
 	if o.NoStore {
 		open = func(cfg config, logger *slog.Logger) (*app, error) { return openAppOn(cfg, memory.New(), logger) }

@@ -50,7 +50,8 @@ type config struct {
 
 	Webitel []webitel.Config `toml:"webitel"`
 
-	snapshotEvery int // as in engine.Config; for tests
+	snapshotEvery int             // as in engine.Config; for tests
+	observer      engine.Observer // one more; nil for none
 }
 
 // traces says where traces of calls go.

@@ -53,8 +53,9 @@ type DaemonOptions struct {
 	Data          string // folder
 	PBX           string // URL
 	Login, Secret string
-	NoStore       bool // keep the log in memory
-	DecodeMap     bool // decode by encoding/json into a map
+	NoStore       bool            // keep the log in memory
+	DecodeMap     bool            // decode by encoding/json into a map
+	Observer      engine.Observer // of its engine; nil for none
 }
 
 // Options say what is measured.
