@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -404,6 +405,32 @@ func TestGarbageIsQuarantined(t *testing.T) {
 	}
 	if got := linkWords(ins); len(got) != 1 {
 		t.Errorf("link %v, want it to stay up", got)
+	}
+}
+
+// A list of accounts with a row that cannot be understood is kept, and what it says of
+// the other accounts holds.
+func TestOddRowOfTheAccountList(t *testing.T) {
+	accounts := webiteltest.Agents("demo.local", 1001, 3, "secret")
+	accounts = append(accounts,
+		webiteltest.Account{Login: strings.Repeat("9", 300) + "@demo.local", Secret: "secret", Role: "user"},
+		webiteltest.Account{Login: "1009@demo.local", Secret: "secret", Role: "admin"})
+	s := server(t, webiteltest.Options{Accounts: accounts})
+	sink := newRecorder()
+	start(t, NewClient(fast(s.URL()), user("1009"), ModeDomain, sink, nil))
+	ins := sink.until(t, "a list", func(ins []engine.Input) bool {
+		return slices.ContainsFunc(ins, func(in engine.Input) bool { return len(in.Agents) > 1 })
+	})
+	for _, in := range ins {
+		if len(in.Agents) <= 1 {
+			continue
+		}
+		if len(in.Agents) != 4 {
+			t.Errorf("agents %+v, want the other four", in.Agents)
+		}
+		if q := in.Quarantine; q == nil || q.Reason != ReasonType || !strings.Contains(q.Detail, "an id of") || len(q.Frame) == 0 {
+			t.Errorf("quarantined %+v", q)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -418,13 +419,22 @@ func percentDecode(b []byte) []byte {
 // An account that the list calls online is observed online, with its state. Of
 // the others only the state is told: the list's word says that the client gave
 // the command "login", not that there is no client.
+//
+// The error names the rows that say nothing of an account; the others are in the
+// result all the same.
 func AccountList(response json.RawMessage, domain string) ([]engine.AgentObservation, error) {
 	rows, err := accountRows(response)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]engine.AgentObservation, 0, len(rows))
-	for key, r := range rows {
+	var odd []error
+	for _, key := range slices.Sorted(maps.Keys(rows)) {
+		var r accountRow
+		if err := json.Unmarshal(rows[key], &r); err != nil {
+			odd = append(odd, fmt.Errorf("webitel: account list: row %.40q: %w", key, err))
+			continue
+		}
 		a := engine.AgentObservation{
 			Kind:    engine.AgentStatus,
 			Account: accountID(cmp.Or(string(r.ID), key), cmp.Or(string(r.Domain), domain)),
@@ -435,9 +445,11 @@ func AccountList(response json.RawMessage, domain string) ([]engine.AgentObserva
 		}
 		switch {
 		case a.Account == "":
-			return nil, fmt.Errorf("webitel: account list: row %.40q: no account", key)
+			odd = append(odd, fmt.Errorf("webitel: account list: row %.40q: no account", key))
+			continue
 		case len(a.Account) > events.MaxID:
-			return nil, fmt.Errorf("webitel: account list: row %.40q: an id of %d bytes", key, len(a.Account))
+			odd = append(odd, fmt.Errorf("webitel: account list: row %.40q: an id of %d bytes", key, len(a.Account)))
+			continue
 		}
 		if r.Online == "true" {
 			a.Kind = engine.AgentOnline
@@ -445,8 +457,14 @@ func AccountList(response json.RawMessage, domain string) ([]engine.AgentObserva
 		out = append(out, a)
 	}
 	slices.SortFunc(out, func(a, b engine.AgentObservation) int { return strings.Compare(a.Account, b.Account) })
-	return out, nil
+	if n := len(odd); n > maxOddRows {
+		odd = append(odd[:maxOddRows], fmt.Errorf("webitel: account list: %d more such rows", n-maxOddRows))
+	}
+	return out, errors.Join(odd...)
 }
+
+// maxOddRows is how many rows of an account list an error names.
+const maxOddRows = 5
 
 // accountRow is one account of the list.
 type accountRow struct {
@@ -459,7 +477,8 @@ type accountRow struct {
 	Queue  looseText `json:"agent.status"`
 }
 
-func accountRows(response json.RawMessage) (map[string]accountRow, error) {
+// accountRows are the rows of a list by account number.
+func accountRows(response json.RawMessage) (map[string]json.RawMessage, error) {
 	for range 3 { // text inside "response" inside the reply, at most
 		var text string
 		if json.Unmarshal(response, &text) == nil {
@@ -474,7 +493,7 @@ func accountRows(response json.RawMessage) (map[string]accountRow, error) {
 		}
 		response = wrapped.Response
 	}
-	var rows map[string]accountRow
+	var rows map[string]json.RawMessage
 	if err := json.Unmarshal(response, &rows); err != nil {
 		return nil, fmt.Errorf("webitel: account list %.40q: %w", response, err)
 	}

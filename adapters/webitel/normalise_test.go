@@ -599,6 +599,33 @@ func TestAccountList(t *testing.T) {
 	}
 }
 
+// One odd row costs what it says and nothing else.
+func TestAccountListWithOddRows(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("9", events.MaxID)
+	list := `{"1004":{"id":"1004","online":true},"":{"online":true},"` + long + `":{"online":true},"1005":"soon","1006":[],"1007":{"id":"1007","state":"ONHOOK"}}`
+	want := []engine.AgentObservation{
+		{Kind: engine.AgentOnline, Account: "1004@d"},
+		{Kind: engine.AgentStatus, Account: "1007@d", State: "ONHOOK"},
+	}
+	got, err := AccountList(json.RawMessage(list), "d")
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+	for _, row := range []string{`row ""`, `row "9999`, `row "1005"`, `row "1006"`} {
+		if err == nil || !strings.Contains(err.Error(), row) {
+			t.Errorf("error %v does not name %s", err, row)
+		}
+	}
+	many := "{"
+	for i := range 1000 {
+		many += fmt.Sprintf(`"%d":7,`, i)
+	}
+	if _, err := AccountList(json.RawMessage(many+`"1004":{}}`), "d"); err == nil || len(err.Error()) > 1000 {
+		t.Errorf("of 1,000 odd rows it says %v", err)
+	}
+}
+
 func TestAccountListsAsCaptured(t *testing.T) {
 	t.Parallel()
 	asked := make(map[string]bool)

@@ -134,7 +134,7 @@ func (r *reader) signInReply(ctx context.Context, reply Reply, in engine.Input, 
 		agents, lerr := r.signIn.Agents()
 		in.Agents = agents
 		if lerr != nil {
-			in.Agents, in.Quarantine = nil, quarantine(raw, ReasonType, lerr.Error())
+			in.Quarantine = quarantine(raw, ReasonType, lerr.Error())
 		}
 	}
 	if serr := r.submit(ctx, in); serr != nil {

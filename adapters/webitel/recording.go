@@ -213,9 +213,7 @@ func (rec *Recording) Inputs() []*engine.Input {
 			in.ReceivedAt = clock
 		}
 		if f, err := Decode(c.Raw); err == nil && lists[f.Reply.ID] && f.Kind == KindReply && len(rec.Domains) > 0 {
-			if list, err := AccountList(f.Reply.Response, rec.Domains[0]); err == nil {
-				in.Agents = list
-			}
+			in.Agents, _ = AccountList(f.Reply.Response, rec.Domains[0]) // a list that was refused tells of nobody
 		}
 		in.Origin = events.Import
 		ins[i] = &in
