@@ -285,7 +285,7 @@ func (s *wreckage) read(ctx context.Context, to survivors) error {
 		if i+1 < len(s.files) && s.files[i+1].first > 0 {
 			end = s.files[i+1].first - 1
 		}
-		if f.first > 0 && f.first < s.next && end < s.next { // dropped by retention, of which a crash has left it
+		if f.first > 0 && f.first < s.next && end < s.next { // dropped by retention; a crash came before it was removed
 			continue
 		}
 		if err := s.readFile(ctx, f, end, to); err != nil {
