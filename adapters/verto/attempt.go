@@ -118,9 +118,8 @@ func (s *session) reattach() {
 	case err == nil:
 	case errors.Is(err, ErrDisconnected):
 		s.shut() // until it is offered once more
-	default: // the call is the server's to end
-		s.log.Error("not taken up again", "err", err)
-		s.p.apply(func(d *Dialogs) Step { return d.Fail(s.id, events.SessionFailed) })
+	default: // the server waits for an answer, and would keep a call without media
+		s.fail(err)
 	}
 }
 

@@ -169,6 +169,25 @@ func TestCallThatIsNotOfferedAgainEnds(t *testing.T) {
 	o.wellTold(t, leg.ID())
 }
 
+// An offer to take a call up again that cannot be answered ends the call at both
+// ends: the server would keep it without media.
+func TestAttachThatCannotBeAnswered(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, vertotest.Options{})
+	p, o, _ := start(t, quick(s.URL()), verto.User{})
+	o.registered(t)
+	leg := talk(t, s, p, o)
+	s.Send(account, `{"jsonrpc":"2.0","id":4711,"method":"verto.attach","params":{"callID":"`+leg.ID()+`","sdp":"v=0\r\n"}}`)
+	if e, _ := o.ended(t, leg.ID()); e.Reason != events.SessionFailed {
+		t.Errorf("ended %+v", e)
+	}
+	o.until(t, "the end there", func() bool { return s.Leg(leg.ID()) == nil })
+	if leg.Cause() != "INCOMPATIBLE_DESTINATION" {
+		t.Errorf("there it ended with %s", leg.Cause())
+	}
+	o.wellTold(t, leg.ID())
+}
+
 func TestNonsenseInTheMiddleOfACall(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, vertotest.Options{})
