@@ -142,6 +142,21 @@ func TestSequenceWindow(t *testing.T) {
 	})
 }
 
+// TestSeqWindowLeap: a number that no switch comes to does not end what is known of the
+// others, be it the first or a later one.
+func TestSeqWindowLeap(t *testing.T) {
+	const absurd = 999_999_999_999_999_999
+	for _, numbers := range [][]uint64{{absurd, 1000, 1001}, {1000, absurd, 1001}, {1000, 1001, absurd}} {
+		var w seqWindow
+		for _, seq := range numbers {
+			w.add(seq)
+		}
+		if !w.has(1000) || !w.has(1001) || w.has(1002) {
+			t.Errorf("after %d it knows 1000: %t, 1001: %t, 1002: %t", numbers, w.has(1000), w.has(1001), w.has(1002))
+		}
+	}
+}
+
 // BenchmarkMachine is a transition of the call machine beside a looplab machine
 // of the call's own, with a callback: the same work, and no memory a call.
 func BenchmarkMachine(b *testing.B) {
@@ -166,19 +181,4 @@ func BenchmarkMachine(b *testing.B) {
 			i++
 		}
 	})
-}
-
-// TestSeqWindowLeap: a number that no switch comes to does not end what is known of the
-// others, be it the first or a later one.
-func TestSeqWindowLeap(t *testing.T) {
-	const absurd = 999_999_999_999_999_999
-	for _, numbers := range [][]uint64{{absurd, 1000, 1001}, {1000, absurd, 1001}, {1000, 1001, absurd}} {
-		var w seqWindow
-		for _, seq := range numbers {
-			w.add(seq)
-		}
-		if !w.has(1000) || !w.has(1001) || w.has(1002) {
-			t.Errorf("after %d it knows 1000: %t, 1001: %t, 1002: %t", numbers, w.has(1000), w.has(1001), w.has(1002))
-		}
-	}
 }

@@ -31,10 +31,7 @@ func (w *seqWindow) add(seq uint64) {
 	switch {
 	case seq > w.top && seq-w.top >= seqLeap:
 		return
-	case seq < w.top && w.top-seq >= seqLeap:
-		clear(w.bits)
-		w.top = seq
-	case seq > w.top && seq-w.top >= seqWindowSize:
+	case seq > w.top && seq-w.top >= seqWindowSize, seq < w.top && w.top-seq >= seqLeap:
 		clear(w.bits)
 		w.top = seq
 	case w.top >= seqWindowSize && seq <= w.top-seqWindowSize:

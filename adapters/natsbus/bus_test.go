@@ -70,6 +70,16 @@ func deadline(t testing.TB) context.Context {
 // returns stops and closes the bus; the test's cleanup calls it too.
 func startBus(t testing.TB, o Options) (*Bus, func()) {
 	t.Helper()
+	b, stop := runBus(t, o)
+	if _, err := b.Resume(deadline(t), 0); err != nil {
+		t.Fatal(err)
+	}
+	return b, stop
+}
+
+// runBus is startBus without the wait.
+func runBus(t testing.TB, o Options) (*Bus, func()) {
+	t.Helper()
 	if o.LogID == "" {
 		o.LogID = testLog
 	}
@@ -95,9 +105,6 @@ func startBus(t testing.TB, o Options) (*Bus, func()) {
 		}
 	}
 	t.Cleanup(stop)
-	if _, err := b.Resume(deadline(t), 0); err != nil {
-		t.Fatal(err)
-	}
 	return b, stop
 }
 
@@ -324,19 +331,8 @@ func TestRunHealsAnIdleBus(t *testing.T) {
 // A server that has nothing yet has lost nothing, even if Run is there before Resume.
 func TestRunFindsAnEmptyServer(t *testing.T) {
 	s := startServer(t, ServerOptions{})
-	b, err := New(Options{URL: s.URL(), LogID: testLog})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(deadline(t))
-	done := make(chan error, 1)
-	go func() { done <- b.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := errors.Join(<-done, b.Close()); err != nil {
-			t.Error(err)
-		}
-	}()
+	b, _ := runBus(t, Options{URL: s.URL()})
+	ctx := deadline(t)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for b.down != nil {

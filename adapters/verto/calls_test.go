@@ -82,6 +82,15 @@ func talk(t *testing.T, s *vertotest.Server, p *verto.Phone, o *observed) *verto
 	return leg
 }
 
+// inCall starts a server and a phone, which talk.
+func inCall(t *testing.T) (*vertotest.Server, *verto.Phone, *observed, *vertotest.Leg) {
+	t.Helper()
+	s := newServer(t, vertotest.Options{})
+	p, o, _ := start(t, quick(s.URL()), verto.User{})
+	o.registered(t)
+	return s, p, o, talk(t, s, p, o)
+}
+
 func TestMediaIsCountedAtBothEnds(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -150,10 +159,7 @@ func TestMediaIsCountedAtBothEnds(t *testing.T) {
 
 func TestHoldStopsTheFarEndAndUnholdBringsItBack(t *testing.T) {
 	t.Parallel()
-	s := newServer(t, vertotest.Options{})
-	p, o, _ := start(t, quick(s.URL()), verto.User{})
-	o.registered(t)
-	leg := talk(t, s, p, o)
+	_, p, o, leg := inCall(t)
 	if err := p.Hold(t.Context(), leg.ID()); err != nil {
 		t.Fatal(err)
 	}

@@ -173,10 +173,7 @@ func TestCallThatIsNotOfferedAgainEnds(t *testing.T) {
 // ends: the server would keep it without media.
 func TestAttachThatCannotBeAnswered(t *testing.T) {
 	t.Parallel()
-	s := newServer(t, vertotest.Options{})
-	p, o, _ := start(t, quick(s.URL()), verto.User{})
-	o.registered(t)
-	leg := talk(t, s, p, o)
+	s, _, o, leg := inCall(t)
 	s.Send(account, `{"jsonrpc":"2.0","id":4711,"method":"verto.attach","params":{"callID":"`+leg.ID()+`","sdp":"v=0\r\n"}}`)
 	if e, _ := o.ended(t, leg.ID()); e.Reason != events.SessionFailed {
 		t.Errorf("ended %+v", e)
@@ -190,10 +187,7 @@ func TestAttachThatCannotBeAnswered(t *testing.T) {
 
 func TestNonsenseInTheMiddleOfACall(t *testing.T) {
 	t.Parallel()
-	s := newServer(t, vertotest.Options{})
-	p, o, _ := start(t, quick(s.URL()), verto.User{})
-	o.registered(t)
-	leg := talk(t, s, p, o)
+	s, p, o, leg := inCall(t)
 	for _, text := range []string{
 		"#SPD 12", "{not json", "[]", `{"jsonrpc":"2.0","id":1,"method":"verto.nosuch","params":{}}`,
 		`{"jsonrpc":"2.0","id":1,"method":"verto.bye","params":{"callID":"nobody's","cause":"NORMAL_CLEARING"}}`,

@@ -430,29 +430,10 @@ func AccountList(response json.RawMessage, domain string) ([]engine.AgentObserva
 	out := make([]engine.AgentObservation, 0, len(rows))
 	var odd []error
 	for _, key := range slices.Sorted(maps.Keys(rows)) {
-		var r accountRow
-		if err := json.Unmarshal(rows[key], &r); err != nil {
+		a, err := accountOf(key, rows[key], domain)
+		if err != nil {
 			odd = append(odd, fmt.Errorf("webitel: account list: row %.40q: %w", key, err))
 			continue
-		}
-		a := engine.AgentObservation{
-			Kind:    engine.AgentStatus,
-			Account: accountID(cmp.Or(string(r.ID), key), cmp.Or(string(r.Domain), domain)),
-			State:   string(r.State),
-			Status:  string(r.Status),
-			Note:    string(r.Note),
-			Queue:   string(r.Queue),
-		}
-		switch {
-		case a.Account == "":
-			odd = append(odd, fmt.Errorf("webitel: account list: row %.40q: no account", key))
-			continue
-		case len(a.Account) > events.MaxID:
-			odd = append(odd, fmt.Errorf("webitel: account list: row %.40q: an id of %d bytes", key, len(a.Account)))
-			continue
-		}
-		if r.Online == "true" {
-			a.Kind = engine.AgentOnline
 		}
 		out = append(out, a)
 	}
@@ -465,6 +446,32 @@ func AccountList(response json.RawMessage, domain string) ([]engine.AgentObserva
 
 // maxOddRows is how many rows of an account list an error names.
 const maxOddRows = 5
+
+// accountOf reads a row.
+func accountOf(key string, row json.RawMessage, domain string) (a engine.AgentObservation, err error) {
+	var r accountRow
+	if err := json.Unmarshal(row, &r); err != nil {
+		return a, err
+	}
+	a = engine.AgentObservation{
+		Kind:    engine.AgentStatus,
+		Account: accountID(cmp.Or(string(r.ID), key), cmp.Or(string(r.Domain), domain)),
+		State:   string(r.State),
+		Status:  string(r.Status),
+		Note:    string(r.Note),
+		Queue:   string(r.Queue),
+	}
+	switch {
+	case a.Account == "":
+		return a, errors.New("no account")
+	case len(a.Account) > events.MaxID:
+		return a, fmt.Errorf("an id of %d bytes", len(a.Account))
+	}
+	if r.Online == "true" {
+		a.Kind = engine.AgentOnline
+	}
+	return a, nil
+}
 
 // accountRow is one account of the list.
 type accountRow struct {

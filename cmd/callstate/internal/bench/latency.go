@@ -34,7 +34,7 @@ func (b *Bench) latency(ctx context.Context) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	half, tail := newQuantile(0.5), newQuantile(0.99)
+	half, tail := &latencyQuantile{q: 0.5}, &latencyQuantile{q: 0.99}
 	for range pick(b, 2, 7) {
 		way, err := p.paced(ctx, w, pick(b, 4, 40), time.Millisecond)
 		if err != nil {
@@ -68,20 +68,18 @@ type way struct {
 	all, toLog, inLog, toSubscriber []time.Duration
 }
 
-// latencyQuantile is one quantile of P6 and of what explains it, in microseconds.
+// latencyQuantile is one quantile of P6, in microseconds, and of what explains it.
 type latencyQuantile struct {
 	q     float64
 	pairs []pair
-	parts [5][]float64 // in the order of the row's note
+	parts [5][]time.Duration // in the order of the row's note
 }
-
-func newQuantile(q float64) *latencyQuantile { return &latencyQuantile{q: q} }
 
 func (l *latencyQuantile) add(w *way, theirs, alone, message []time.Duration) {
 	v, r := micros(quantile(w.all, l.q)), micros(quantile(theirs, l.q))
 	l.pairs = append(l.pairs, pair{v, r, v / r})
 	for i, part := range [...][]time.Duration{w.toLog, w.inLog, w.toSubscriber, alone, message} {
-		l.parts[i] = append(l.parts[i], micros(quantile(part, l.q)))
+		l.parts[i] = append(l.parts[i], quantile(part, l.q))
 	}
 }
 
@@ -89,7 +87,7 @@ func (l *latencyQuantile) row(id, name string) []Row {
 	var mid [len(l.parts)]any
 	for i, part := range l.parts {
 		slices.Sort(part)
-		mid[i] = part[len(part)/2]
+		mid[i] = micros(quantile(part, 0.5))
 	}
 	note := fmt.Sprintf("until the log begins %.0f us, in the log %.0f, from there to the subscriber %.0f; at that pace a one-Put transaction alone %.0f, a message through NATS alone %.0f", mid[:]...)
 	return median(l.pairs).row(id, name, "us", 2, true, note)
