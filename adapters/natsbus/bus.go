@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -32,6 +33,8 @@ type Bus struct {
 	okay  []byte // how the confirmation of a stored message begins
 	views *views
 	gone  chan struct{} // closed when the connection is closed for good
+
+	closing atomic.Bool // Close was called; tells the connection what to do with what it holds
 
 	preparing chan struct{} // size 1: who fills it prepares, one at a time
 
@@ -95,6 +98,7 @@ func New(o Options) (*Bus, error) {
 	b.views = newViews(o, b.inbox, b.log)
 	opts := []nats.Option{
 		nats.Name(o.Name),
+		nats.SetCustomDialer(dialer{&b.closing}),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
 		nats.CustomReconnectDelay(reconnectDelay),
@@ -231,6 +235,7 @@ func (b *Bus) Close() error {
 	b.closed = true
 	b.failLocked(ErrClosed)
 	b.mu.Unlock()
+	b.closing.Store(true)
 	b.nc.Close()
 	<-b.gone
 	return nil
