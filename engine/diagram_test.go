@@ -9,7 +9,7 @@ import (
 	"github.com/callstate/callstate/engine"
 )
 
-var update = flag.Bool("update", false, "rewrite the state diagram in ARCHITECTURE.md")
+var update = flag.Bool("update", false, "rewrite the state diagram in ARCHITECTURE.md and testdata/streams/*/state.txt")
 
 // TestDiagramIsCurrent: the picture in ARCHITECTURE.md is drawn from the table.
 func TestDiagramIsCurrent(t *testing.T) {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -22,6 +23,7 @@ func openState(log Reader) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state before position %d: %w", position+1, err)
 	}
+	s.fold = foldVersion // whichever made it: what follows is ours
 	return s, nil
 }
 
@@ -31,7 +33,11 @@ func lastState(log Log, most uint64, logger *slog.Logger) (*State, error) {
 	position, b, err := log.Snapshot()
 	if err == nil && position > 0 && position <= most {
 		s, err := LoadState(log.ID(), b)
-		if err == nil && s.Position() == position {
+		switch {
+		case err != nil:
+		case s.fold != foldVersion:
+			err = errOtherFold
+		case s.Position() == position:
 			return s, nil
 		}
 		logger.Warn("snapshot is not used, the whole log is read", "position", position, "err", err)
@@ -40,6 +46,8 @@ func lastState(log Log, most uint64, logger *slog.Logger) (*State, error) {
 	}
 	return openState(log)
 }
+
+var errOtherFold = errors.New("engine: another release made it, which folded events differently")
 
 // openProjection returns the fold that begins at the log's first event, and the
 // position of that.

@@ -22,13 +22,14 @@ import (
 type State struct {
 	correlator *correlator
 	projection *Projection
+	fold       uint64 // the version of the fold that made it
 }
 
 // NewState returns the state before the first event of the log with that id.
 func NewState(logID string) *State {
 	p := NewProjection(logID)
 	p.mute = ^uint64(0)
-	return &State{correlator: newCorrelator(Rules{}, nil), projection: p}
+	return &State{correlator: newCorrelator(Rules{}, nil), projection: p, fold: foldVersion}
 }
 
 // Position is that of the last event that was applied.
@@ -53,10 +54,16 @@ func (k *correlator) learn(ev *events.Event) {
 // ErrState is matched by the error of a state that cannot be taken up.
 var ErrState = errors.New("engine: state cannot be read")
 
-// stateVersion changes when a state of before cannot be taken up any more: when
-// a field changes its meaning, or the fold does. Snapshots of another version
-// are not used, the log is read instead.
-const stateVersion = 1
+// foldVersion changes when the fold makes something else of the events, or a state
+// holds something else of it; TestFoldVersion tells. A snapshot that another fold
+// made is not used: the log is read instead, and says the same anew. What retention
+// has left of dropped events is used, since nothing else says it.
+const foldVersion = 1
+
+// stateForm is how a state is written down. Every later release reads it, since a
+// log that retention has shortened begins with one: a field that is added has a
+// new number, and one whose meaning changes is an old one and a new one.
+const stateForm = 1
 
 // The records of a stored state: a kind, a length, and a form. The header is the
 // first. A call follows its account.
@@ -81,6 +88,7 @@ type (
 		gone     []string    `wire:"5"`
 		doubtful []string    `wire:"6"`
 		over     []string    `wire:"7"`
+		fold     uint64      `wire:"8"`
 	}
 	savedCore struct {
 		sw   string `wire:"1"`
@@ -156,12 +164,12 @@ func (s *State) Append(b []byte) []byte {
 	k := s.correlator
 	h := savedHeader{
 		position: s.projection.position, now: k.now, domains: slices.Sorted(maps.Keys(k.domains)),
-		gone: k.idsOf(k.gone), doubtful: k.idsOf(k.doubtful), over: k.overIDs(),
+		gone: k.idsOf(k.gone), doubtful: k.idsOf(k.doubtful), over: k.overIDs(), fold: s.fold,
 	}
 	for _, id := range slices.Sorted(maps.Keys(k.awaited)) {
 		h.awaited = append(h.awaited, id, k.awaited[id])
 	}
-	b = appendRecord(append(b, stateVersion), recordHeader, headerForm, &h, &body)
+	b = appendRecord(append(b, stateForm), recordHeader, headerForm, &h, &body)
 	for _, sw := range slices.Sorted(maps.Keys(k.cores)) {
 		b = appendRecord(b, recordCore, coreForm, &savedCore{sw, *k.cores[sw]}, &body)
 	}
@@ -249,8 +257,8 @@ func (k *correlator) idsOf(legs []*leg) []string {
 // LoadState takes up a stored state of the log with that id. Every error matches
 // [ErrState].
 func LoadState(logID string, b []byte) (*State, error) {
-	if len(b) == 0 || b[0] != stateVersion {
-		return nil, fmt.Errorf("%w: another version", ErrState)
+	if len(b) == 0 || b[0] != stateForm {
+		return nil, fmt.Errorf("%w: it is empty, or of a newer release", ErrState)
 	}
 	ld := loading{s: NewState(logID), calls: map[events.CallKey]*callRef{}}
 	for b = b[1:]; len(b) > 0; {
@@ -388,7 +396,7 @@ func (ld *loading) leg(saved *savedLeg, c *callRef) *leg {
 // finish ties together what names one another.
 func (ld *loading) finish() {
 	k, h := ld.s.correlator, &ld.header
-	ld.s.projection.position, k.now = h.position, h.now
+	ld.s.projection.position, ld.s.fold, k.now = h.position, h.fold, h.now
 	for _, d := range h.domains {
 		k.domains[d] = true
 	}

@@ -34,6 +34,9 @@ func CheckSnapshot(ctx context.Context, log Log) (position uint64, err error) {
 	if err != nil || position == 0 {
 		return 0, err
 	}
+	if s, err := LoadState(log.ID(), kept); err == nil && s.fold != foldVersion {
+		return 0, nil
+	}
 	st, err := openState(log)
 	if err != nil {
 		return 0, err

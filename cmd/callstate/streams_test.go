@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/callstate/callstate/engine"
@@ -26,15 +27,14 @@ func TestRecordedStreams(t *testing.T) {
 	if *recordAs != "" {
 		recordStream(t, filepath.Join(streams, *recordAs))
 	}
-	dirs, err := filepath.Glob(filepath.Join(streams, "v*"))
-	if err != nil || len(dirs) == 0 {
-		t.Fatalf("no recorded streams: %v", err)
-	}
-	for _, dir := range dirs {
+	for _, dir := range glob(t, streams, "v*") {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			data := t.TempDir()
-			if err := os.WriteFile(filepath.Join(data, bolt.FileName), unzip(t, filepath.Join(dir, "callstate.db.gz")), 0o600); err != nil {
-				t.Fatal(err)
+			for _, name := range glob(t, dir, "callstate*.gz") {
+				to := filepath.Join(data, strings.TrimSuffix(filepath.Base(name), ".gz"))
+				if err := os.WriteFile(to, unzip(t, name), 0o600); err != nil {
+					t.Fatal(err)
+				}
 			}
 			evs, ctis := streamOf(t, data)
 			if want := unzip(t, filepath.Join(dir, "events.jsonl.gz")); !bytes.Equal(evs, want) {
@@ -75,15 +75,75 @@ func recordStream(t *testing.T, dir string) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	data := capturesLog(t)
-	log, err := os.ReadFile(filepath.Join(data, bolt.FileName))
+	data := shortenedLog(t)
+	evs, ctis := streamOf(t, data)
+	for _, name := range glob(t, data, "callstate*") {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		zip(t, filepath.Join(dir, filepath.Base(name)+".gz"), b)
+	}
+	zip(t, filepath.Join(dir, "events.jsonl.gz"), evs)
+	zip(t, filepath.Join(dir, "cti.jsonl.gz"), ctis)
+}
+
+// shortenedLog is the log of the captures in small files, some of which retention has
+// dropped: it begins with a state, in the middle of calls.
+func shortenedLog(t *testing.T) string {
+	t.Helper()
+	whole := openLog(t, capturesLog(t))
+	defer whole.Close()
+	data := t.TempDir()
+	log, err := bolt.Open(data, &bolt.Options{SegmentBytes: 64 << 10})
 	if err != nil {
 		t.Fatal(err)
 	}
-	evs, ctis := streamOf(t, data)
-	zip(t, filepath.Join(dir, "callstate.db.gz"), log)
-	zip(t, filepath.Join(dir, "events.jsonl.gz"), evs)
-	zip(t, filepath.Join(dir, "cti.jsonl.gz"), ctis)
+	var b events.Batch
+	b.Frames = whole.Frames()
+	add := func() {
+		if err := log.Append(t.Context(), &b); err != nil {
+			t.Fatal(err)
+		}
+		b.Events = nil
+	}
+	err = whole.Read(t.Context(), 1, func(ev *events.Event) error {
+		e := *ev
+		e.Position = 0
+		if b.Events = append(b.Events, e); len(b.Events) == 16 {
+			add()
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	add()
+	sealed, err := log.Segments()
+	if err != nil || len(sealed) < 2 {
+		t.Fatalf("%d files are sealed, %v", len(sealed), err)
+	}
+	last := sealed[len(sealed)/2-1].Last
+	base, err := engine.BaseAt(t.Context(), log, last)
+	if err == nil {
+		err = log.Drop(last, base)
+	}
+	if err == nil {
+		err = log.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func glob(t *testing.T, dir, pattern string) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("nothing in %s like %s: %v", dir, pattern, err)
+	}
+	return names
 }
 
 func zip(t *testing.T, name string, b []byte) {
