@@ -175,6 +175,7 @@ type snapshots struct {
 	logger *slog.Logger
 	every  uint64
 	at     uint64        // position of the last attempt; run's own after the start
+	size   int           // of the last one, in bytes
 	kept   atomic.Uint64 // position of the last one
 	keptAt atomic.Int64  // when, Unix nanoseconds; 0 before the first of this run
 	kick   chan uint64   // a position worth one; size 1
@@ -219,7 +220,9 @@ func (s *snapshots) take(ctx context.Context, position uint64) {
 	}
 	if err == nil {
 		position = st.Position() // later, where retention has come that far
-		err = s.log.SetSnapshot(position, st.Append(nil))
+		b := st.Append(make([]byte, 0, s.size+s.size/8))
+		s.size = len(b)
+		err = s.log.SetSnapshot(position, b)
 	}
 	s.at = position // also where it failed: not again at once
 	switch {

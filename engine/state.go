@@ -150,69 +150,96 @@ var (
 	sessionForm      = events.FormOf[session]()
 )
 
-func appendRecord[T any](b []byte, kind byte, f events.Form[T], v *T, body *[]byte) []byte {
-	*body = f.Append((*body)[:0], v)
-	b = append(b, kind)
-	b = binary.AppendUvarint(b, uint64(len(*body)))
-	return append(b, *body...)
-}
-
 // Append appends the stored form of the state to b: the same for every fold of
 // the same log.
 func (s *State) Append(b []byte) []byte {
-	var body []byte
 	k := s.correlator
+	w := stateWriter{b: append(b, stateForm)}
 	h := savedHeader{
-		position: s.projection.position, now: k.now, domains: slices.Sorted(maps.Keys(k.domains)),
+		position: s.projection.position, now: k.now, domains: sortedKeys(k.domains),
 		gone: k.idsOf(k.gone), doubtful: k.idsOf(k.doubtful), over: k.overIDs(), fold: s.fold,
 	}
-	for _, id := range slices.Sorted(maps.Keys(k.awaited)) {
+	for _, id := range sortedKeys(k.awaited) {
 		h.awaited = append(h.awaited, id, k.awaited[id])
 	}
-	b = appendRecord(append(b, stateForm), recordHeader, headerForm, &h, &body)
-	for _, sw := range slices.Sorted(maps.Keys(k.cores)) {
-		b = appendRecord(b, recordCore, coreForm, &savedCore{sw, *k.cores[sw]}, &body)
+	addRecord(&w, recordHeader, headerForm, &h)
+	var core savedCore
+	for _, sw := range sortedKeys(k.cores) {
+		core = savedCore{sw, *k.cores[sw]}
+		addRecord(&w, recordCore, coreForm, &core)
 	}
-	for _, id := range slices.Sorted(maps.Keys(k.convs)) {
+	var conv savedConversation
+	for _, id := range sortedKeys(k.convs) {
 		if c := k.convs[id]; c.id == id {
-			b = appendRecord(b, recordConversation, conversationForm, &savedConversation{*c, c.ids()}, &body)
+			conv = savedConversation{*c, c.ids()}
+			addRecord(&w, recordConversation, conversationForm, &conv)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(k.accounts)) {
-		a := savedAgent{account: name, agent: *k.accounts[name]}
+	w.refs(k)
+	var trunk savedLeg
+	for _, id := range sortedKeys(k.legs) {
+		if l := k.legs[id]; l.call == nil {
+			trunk = k.saved(l)
+			addRecord(&w, recordTrunk, trunkForm, &trunk)
+		}
+	}
+	for _, id := range sortedKeys(k.sessions) {
+		addRecord(&w, recordSession, sessionForm, k.sessions[id])
+	}
+	var c wholeCall
+	for _, name := range sortedKeys(s.projection.accounts) {
+		a := s.projection.accounts[name]
+		addRecord(&w, recordAccount, accountForm, a)
+		for _, id := range sortedKeys(a.calls) {
+			a.calls[id].whole(&c)
+			addRecord(&w, recordCall, callForm, &c)
+		}
+	}
+	return w.b
+}
+
+// stateWriter appends records to b. What it writes is filled in again and again: a
+// state may hold 100,000 calls.
+type stateWriter struct{ b, body []byte }
+
+func addRecord[T any](w *stateWriter, kind byte, f events.Form[T], v *T) {
+	w.body = f.Append(w.body[:0], v)
+	w.b = append(w.b, kind)
+	w.b = binary.AppendUvarint(w.b, uint64(len(w.body)))
+	w.b = append(w.b, w.body...)
+}
+
+// refs writes what correlation knows of accounts, then of their calls.
+func (w *stateWriter) refs(k *correlator) {
+	names := sortedKeys(k.accounts)
+	var a savedAgent
+	for _, name := range names {
+		a = savedAgent{account: name, agent: *k.accounts[name], calls: a.calls[:0]}
 		for _, c := range a.agent.calls {
 			a.calls = append(a.calls, c.id)
 		}
-		b = appendRecord(b, recordAgent, agentForm, &a, &body)
+		addRecord(w, recordAgent, agentForm, &a)
 	}
-	for _, name := range slices.Sorted(maps.Keys(k.accounts)) {
-		calls := slices.Concat(k.accounts[name].calls, k.accounts[name].over)
+	var r savedRef
+	var calls []*callRef
+	for _, name := range names {
+		calls = append(append(calls[:0], k.accounts[name].calls...), k.accounts[name].over...)
 		slices.SortFunc(calls, func(a, b *callRef) int { return cmp.Compare(a.id, b.id) })
 		for _, c := range calls {
-			r := savedRef{account: name, call: c.id, ref: wholeRef{*c, *c.more(), wayOf(c.inbound)}}
+			r = savedRef{account: name, call: c.id, ref: wholeRef{*c, *c.more(), wayOf(c.inbound)}, legs: r.legs[:0]}
 			for _, l := range c.legs {
 				r.legs = append(r.legs, k.saved(l))
 			}
-			b = appendRecord(b, recordRef, refForm, &r, &body)
+			addRecord(w, recordRef, refForm, &r)
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(k.legs)) {
-		if l := k.legs[id]; l.call == nil {
-			trunk := k.saved(l)
-			b = appendRecord(b, recordTrunk, trunkForm, &trunk, &body)
-		}
-	}
-	for _, id := range slices.Sorted(maps.Keys(k.sessions)) {
-		b = appendRecord(b, recordSession, sessionForm, k.sessions[id], &body)
-	}
-	for _, name := range slices.Sorted(maps.Keys(s.projection.accounts)) {
-		a := s.projection.accounts[name]
-		b = appendRecord(b, recordAccount, accountForm, a, &body)
-		for _, id := range slices.Sorted(maps.Keys(a.calls)) {
-			b = appendRecord(b, recordCall, callForm, a.calls[id].whole(), &body)
-		}
-	}
-	return b
+}
+
+// sortedKeys are the keys of m in order.
+func sortedKeys[V any](m map[string]V) []string {
+	keys := slices.AppendSeq(make([]string, 0, len(m)), maps.Keys(m))
+	slices.Sort(keys)
+	return keys
 }
 
 func (k *correlator) saved(l *leg) savedLeg {
@@ -221,9 +248,9 @@ func (k *correlator) saved(l *leg) savedLeg {
 	return savedLeg{leg: whole, conv: l.conv.root().id, gone: k.legs[l.id] != l}
 }
 
-// whole returns the call as it is stored.
-func (c *call) whole() *wholeCall {
-	return &wholeCall{*c, *c.more(), *c.ended(), callWords{c.state(), c.oldState(), c.direction()}}
+// whole fills in the call as it is stored.
+func (c *call) whole(w *wholeCall) {
+	*w = wholeCall{*c, *c.more(), *c.ended(), callWords{c.state(), c.oldState(), c.direction()}}
 }
 
 // parts returns the call as it is kept.
@@ -283,9 +310,22 @@ type loading struct {
 	s       *State
 	begun   bool
 	header  savedHeader
-	agents  []savedAgent
+	agents  []agentCalls
 	calls   map[events.CallKey]*callRef
 	account *account
+
+	// Records that are many are decoded into one place each.
+	conv  savedConversation
+	agent savedAgent
+	ref   savedRef
+	trunk savedLeg
+	call  wholeCall
+}
+
+// agentCalls are the live calls of an agent, in their order.
+type agentCalls struct {
+	agent *agent
+	calls []string
 }
 
 func (ld *loading) record(kind byte, b []byte) error {
@@ -300,32 +340,35 @@ func (ld *loading) record(kind byte, b []byte) error {
 		k.cores[c.sw] = &c.core
 		return err
 	case recordConversation:
-		var saved savedConversation
-		err := conversationForm.Decode(b, &saved)
-		c := saved.conversation
-		for _, id := range saved.ids {
+		ld.conv = savedConversation{}
+		err := conversationForm.Decode(b, &ld.conv)
+		c := ld.conv.conversation
+		for _, id := range ld.conv.ids {
 			k.convs[id] = &c
 		}
-		if len(saved.ids) > 1 { // the first is its own
-			c.merge = &merge{ids: slices.Clone(saved.ids[1:])}
+		if len(ld.conv.ids) > 1 { // the first is its own
+			c.merge = &merge{ids: slices.Clone(ld.conv.ids[1:])}
 		}
 		return err
 	case recordAgent:
-		var a savedAgent
-		err := agentForm.Decode(b, &a)
-		ld.agents = append(ld.agents, a)
-		*k.agent(a.account) = a.agent
-		k.agent(a.account).name = a.account
+		ld.agent = savedAgent{}
+		err := agentForm.Decode(b, &ld.agent)
+		a := k.agent(ld.agent.account)
+		*a = ld.agent.agent
+		a.name = ld.agent.account
+		if len(ld.agent.calls) > 0 {
+			ld.agents = append(ld.agents, agentCalls{a, ld.agent.calls})
+		}
 		return err
 	case recordRef:
-		var r savedRef
-		err := refForm.Decode(b, &r)
-		ld.ref(&r)
+		ld.ref = savedRef{}
+		err := refForm.Decode(b, &ld.ref)
+		ld.addRef(&ld.ref)
 		return err
 	case recordTrunk:
-		var l savedLeg
-		err := trunkForm.Decode(b, &l)
-		ld.leg(&l, nil)
+		ld.trunk = savedLeg{}
+		err := trunkForm.Decode(b, &ld.trunk)
+		ld.leg(&ld.trunk, nil)
 		return err
 	case recordAccount:
 		a := &account{calls: map[string]*call{}}
@@ -334,12 +377,12 @@ func (ld *loading) record(kind byte, b []byte) error {
 		ld.account = a
 		return err
 	case recordCall:
-		var w wholeCall
-		err := callForm.Decode(b, &w)
+		ld.call = wholeCall{}
+		err := callForm.Decode(b, &ld.call)
 		if ld.account == nil {
 			return errors.New("a call before its account")
 		}
-		c := w.parts()
+		c := ld.call.parts()
 		ld.account.calls[c.id] = c
 		if c.live() {
 			p.live++
@@ -355,7 +398,7 @@ func (ld *loading) record(kind byte, b []byte) error {
 	}
 }
 
-func (ld *loading) ref(r *savedRef) {
+func (ld *loading) addRef(r *savedRef) {
 	c := r.ref.callRef
 	c.agent, c.id, c.inbound = ld.s.correlator.agent(r.account), r.call, r.ref.direction == events.In
 	if more := r.ref.callRefMore; !reflect.ValueOf(more).IsZero() {
@@ -404,10 +447,9 @@ func (ld *loading) finish() {
 		k.awaited[h.awaited[i]] = h.awaited[i+1]
 	}
 	for _, saved := range ld.agents {
-		a := k.accounts[saved.account]
 		for _, id := range saved.calls {
-			if c := ld.calls[events.CallKey{Account: saved.account, Call: id}]; c != nil {
-				a.calls = append(a.calls, c)
+			if c := ld.calls[events.CallKey{Account: saved.agent.name, Call: id}]; c != nil {
+				saved.agent.calls = append(saved.agent.calls, c)
 			}
 		}
 	}

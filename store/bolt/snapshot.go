@@ -69,12 +69,10 @@ func writeStateFile(d disk, path, magic, logID string, position uint64, state []
 	if err != nil {
 		return err
 	}
-	b := make([]byte, 0, stateHeader+len(state)+4)
-	b = append(append(b, magic...), id[:]...)
-	b = binary.BigEndian.AppendUint64(b, position)
-	b = append(b, state...)
-	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-	return replaceFile(d, path, b)
+	head := append([]byte(magic), id[:]...)
+	head = binary.BigEndian.AppendUint64(head, position)
+	sum := crc32.Update(crc32.Checksum(head, castagnoli), castagnoli, state)
+	return replaceFile(d, path, head, state, binary.BigEndian.AppendUint32(nil, sum))
 }
 
 // readStateFile returns what a state file holds, or why it cannot be used.
@@ -118,8 +116,8 @@ func readSummed(path, magic string) (body []byte, why string, err error) {
 	return body, "", nil
 }
 
-// replaceFile puts b under a name, whole or not at all.
-func replaceFile(d disk, path string, b []byte) (err error) {
+// replaceFile puts the parts under a name, whole or not at all.
+func replaceFile(d disk, path string, parts ...[]byte) (err error) {
 	f, err := d.create(filepath.Dir(path), tempPattern(filepath.Base(path)))
 	if err != nil {
 		return err
@@ -129,7 +127,11 @@ func replaceFile(d disk, path string, b []byte) (err error) {
 			_ = d.remove(f.Name())
 		}
 	}()
-	_, err = f.Write(b)
+	for _, b := range parts {
+		if err == nil {
+			_, err = f.Write(b)
+		}
+	}
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
