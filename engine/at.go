@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/callstate/callstate/events"
@@ -40,31 +41,13 @@ type Moment struct {
 // counts by our clock.
 func At(ctx context.Context, log Reader, f AtFilter) (Moment, error) {
 	m := Moment{Calls: []cti.CallView{}, Lines: []cti.LineView{}}
-	last := ^uint64(0)
-	base, _, err := log.Base()
+	st, last, err := before(ctx, log, f)
 	if err != nil {
 		return m, err
 	}
-	if !f.Occurred {
-		last = base
-		if err := log.Read(ctx, 1, func(ev *events.Event) error {
-			if ev.RecordedAt <= f.Time {
-				last = ev.Position
-			}
-			return nil
-		}); err != nil {
-			return m, err
-		}
-		if base > 0 && last == base {
-			return m, fmt.Errorf("%w: event %d is the first that retention has left, and it is of after %s", ErrDropped, base+1, f.Time)
-		}
-	}
-	p, from, err := openProjection(log)
-	if err != nil {
-		return m, err
-	}
-	p.mute, m.Position = ^uint64(0), from-1
-	err = readOn(ctx, log, from, func(ev *events.Event) error {
+	p := st.projection
+	p.mute, m.Position = ^uint64(0), st.Position()
+	err = readOn(ctx, log, st.Position()+1, func(ev *events.Event) error {
 		switch {
 		case ev.Position > last:
 			return errEnough
@@ -98,6 +81,64 @@ func At(ctx context.Context, log Reader, f AtFilter) (Moment, error) {
 	})
 	slices.SortFunc(m.Lines, func(a, b cti.LineView) int { return cmp.Compare(a.Account, b.Account) })
 	return m, nil
+}
+
+// before returns a state of before the moment, and the position of the last event
+// that may count.
+func before(ctx context.Context, log Reader, f AtFilter) (st *State, last uint64, err error) {
+	if f.Occurred {
+		st, err := openState(log)
+		return st, ^uint64(0), err
+	}
+	base, _, err := log.Base()
+	if err == nil {
+		last, err = lastBy(ctx, log, base, f.Time)
+	}
+	switch l, ok := log.(stated); {
+	case err != nil:
+		return nil, 0, err
+	case base > 0 && last == base:
+		return nil, 0, fmt.Errorf("%w: event %d is the first that retention has left, and it is of after %s", ErrDropped, base+1, f.Time)
+	case ok:
+		st, err = lastState(l, last, slog.New(slog.DiscardHandler))
+	default:
+		st, err = openState(log)
+	}
+	return st, last, err
+}
+
+// lastBy returns the position of the last event that was recorded by then, base for
+// none. It looks for it from the log's end, by ever longer stretches.
+func lastBy(ctx context.Context, log Reader, base uint64, t events.Time) (uint64, error) {
+	from, size := base+1, uint64(0)
+	end := ^uint64(0)
+	if l, ok := log.(stated); ok {
+		end, size = l.Last(), 1<<15
+	}
+	for {
+		if size > 0 {
+			from = max(base, end-min(end, size)) + 1
+		}
+		last := uint64(0)
+		err := log.Read(ctx, from, func(ev *events.Event) error {
+			if ev.Position > end {
+				return errEnough
+			}
+			if ev.RecordedAt <= t {
+				last = ev.Position
+			}
+			return nil
+		})
+		switch {
+		case err != nil && !errors.Is(err, errEnough):
+			return 0, err
+		case last > 0:
+			return last, nil
+		case from == base+1:
+			return base, nil
+		}
+		end, size = from-1, 2*size
+	}
 }
 
 var errEnough = errors.New("engine: read far enough")

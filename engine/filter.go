@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -114,13 +115,19 @@ type PastCall struct {
 // Memory follows the calls that the fold itself holds: live ones, and a few
 // ended ones of each account.
 func ScanCalls(ctx context.Context, log Reader, account string, fn func(*PastCall) error) error {
-	p, from, err := openProjection(log)
+	st, err := openState(log)
 	if err != nil {
 		return err
 	}
+	return scanCalls(ctx, log, st, account, fn)
+}
+
+// scanCalls is ScanCalls for the calls that begin after a state.
+func scanCalls(ctx context.Context, log Reader, st *State, account string, fn func(*PastCall) error) error {
+	p := st.projection
 	p.mute = ^uint64(0) // the views are wanted, the CTI events are not
 	open := map[string][]*PastCall{}
-	err = readOn(ctx, log, from, func(ev *events.Event) error {
+	err := readOn(ctx, log, st.Position()+1, func(ev *events.Event) error {
 		if ev.Account == "" || account != "" && ev.Account != account {
 			return nil
 		}
@@ -188,7 +195,11 @@ func (pc *PastCall) note(p *Projection, a *account, c *call, ev *events.Event) {
 // first. With a limit it keeps no more than twice as many.
 func FindCalls(ctx context.Context, log Reader, f CallFilter) ([]cti.CallView, error) {
 	var vs []cti.CallView
-	err := ScanCalls(ctx, log, f.Account, func(pc *PastCall) error {
+	st, err := f.before(log)
+	if err != nil {
+		return nil, err
+	}
+	err = scanCalls(ctx, log, st, f.Account, func(pc *PastCall) error {
 		if !f.Match(&pc.View) {
 			return nil
 		}
@@ -199,6 +210,28 @@ func FindCalls(ctx context.Context, log Reader, f CallFilter) ([]cti.CallView, e
 		return nil
 	})
 	return Latest(vs, f.Limit), err
+}
+
+// before returns a state by which no call had started that f lets through. It is
+// looked for from the log's end, by ever longer steps.
+func (f *CallFilter) before(log Reader) (*State, error) {
+	l, ok := log.(stated)
+	if !ok || f.Since == 0 {
+		return openState(log)
+	}
+	last := l.Last()
+	for most := last; most > 0; {
+		position, b, err := l.Snapshot(most)
+		if err != nil || position == 0 {
+			break
+		}
+		h, err := headerOf(b)
+		if err == nil && h.fold == foldVersion && h.started < f.Since {
+			return lastState(l, position, slog.New(slog.DiscardHandler))
+		}
+		most = position - min(position, 1+last-position)
+	}
+	return openState(log)
 }
 
 // Latest sorts calls, the latest first, and returns the first of them; a limit

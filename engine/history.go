@@ -2,7 +2,9 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
@@ -41,9 +43,55 @@ func History(ctx context.Context, log Reader, keys ...events.CallKey) ([]History
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	return histories(ctx, log,
+	st, last, err := around(ctx, log, keys)
+	if err != nil {
+		return nil, err
+	}
+	return histories(ctx, log, st,
 		func(ev *events.Event) bool { return accounts[ev.Account] },
-		func(ev *events.Event) bool { return slices.Contains(keys, ev.Key()) })
+		func(ev *events.Event) bool { return slices.Contains(keys, ev.Key()) },
+		func(ev *events.Event, p *Projection) bool { return ev.Position > last && !p.liveAny(keys) })
+}
+
+// indexed is a log that knows where the events of a call are, and keeps states.
+type indexed interface {
+	stated
+	ReadCall(ctx context.Context, key events.CallKey, fn func(*events.Event) error) error
+}
+
+// around returns a state of before the calls and the position of their last event.
+// What can be told of them lies in between, or where a call has not ended after it.
+// A log that does not know that is read from its first event to its last one.
+func around(ctx context.Context, log Reader, keys []events.CallKey) (st *State, last uint64, err error) {
+	l, ok := log.(indexed)
+	if !ok {
+		st, err := openState(log)
+		return st, ^uint64(0), err
+	}
+	first := ^uint64(0)
+	for _, key := range keys {
+		err := l.ReadCall(ctx, key, func(ev *events.Event) error {
+			first, last = min(first, ev.Position), max(last, ev.Position)
+			return nil
+		})
+		if err != nil {
+			return nil, 0, err
+		}
+	}
+	if last == 0 {
+		st, err = openState(log)
+	} else {
+		st, err = lastState(l, first-1, slog.New(slog.DiscardHandler))
+	}
+	return st, last, err
+}
+
+// liveAny reports whether one of the calls has begun and not ended.
+func (p *Projection) liveAny(keys []events.CallKey) bool {
+	return slices.ContainsFunc(keys, func(k events.CallKey) bool {
+		a := p.accounts[k.Account]
+		return a != nil && a.calls[k.Call] != nil && a.calls[k.Call].live()
+	})
 }
 
 // about returns the CTI events among messages that are about one of the calls.
@@ -68,14 +116,16 @@ func (p *Projection) remembers(calls map[events.CallKey]bool) bool {
 	return false
 }
 
-func histories(ctx context.Context, log Reader, fold, want func(*events.Event) bool) ([]HistoryEntry, error) {
-	p, from, err := openProjection(log)
-	if err != nil {
-		return nil, err
-	}
+func histories(
+	ctx context.Context, log Reader, st *State, fold, want func(*events.Event) bool, enough func(*events.Event, *Projection) bool,
+) ([]HistoryEntry, error) {
+	p := st.projection
 	var out []HistoryEntry
 	calls := map[events.CallKey]bool{} // those that are told of
-	err = readOn(ctx, log, from, func(ev *events.Event) error {
+	err := readOn(ctx, log, st.Position()+1, func(ev *events.Event) error {
+		if enough(ev, p) {
+			return errEnough
+		}
 		wanted := want(ev)
 		if !wanted && !fold(ev) {
 			return nil
@@ -101,6 +151,9 @@ func histories(ctx context.Context, log Reader, fold, want func(*events.Event) b
 		out = append(out, h)
 		return nil
 	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
 	return out, err
 }
 
@@ -112,9 +165,14 @@ func ConversationHistory(ctx context.Context, log Reader, keys []events.CallKey)
 	if err != nil {
 		return nil, err
 	}
-	return histories(ctx, log,
+	st, err := openState(log)
+	if err != nil {
+		return nil, err
+	}
+	return histories(ctx, log, st,
 		func(ev *events.Event) bool { return accounts[ev.Account] },
-		func(ev *events.Event) bool { return ev.Conversation != "" && ids[ev.Conversation] })
+		func(ev *events.Event) bool { return ev.Conversation != "" && ids[ev.Conversation] },
+		func(*events.Event, *Projection) bool { return false })
 }
 
 // conversationOf returns the ids that one conversation has had, and the accounts
@@ -161,13 +219,18 @@ type Evidence struct {
 // event that set it last, in order of field. A field that no event has touched
 // since was set by the event that the call began with.
 func Explain(ctx context.Context, log Reader, key events.CallKey) ([]Evidence, error) {
-	p, from, err := openProjection(log)
+	keys := []events.CallKey{key}
+	st, last, err := around(ctx, log, keys)
 	if err != nil {
 		return nil, err
 	}
+	p := st.projection
 	p.mute = ^uint64(0)
 	fields := map[string]*Evidence{}
-	err = readOn(ctx, log, from, func(ev *events.Event) error {
+	err = readOn(ctx, log, st.Position()+1, func(ev *events.Event) error {
+		if ev.Position > last && !p.liveAny(keys) {
+			return errEnough
+		}
 		if ev.Account != key.Account {
 			return nil
 		}
@@ -198,6 +261,9 @@ func Explain(ctx context.Context, log Reader, key events.CallKey) ([]Evidence, e
 		}
 		return nil
 	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
 	out := make([]Evidence, 0, len(fields))
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		out = append(out, *fields[name])

@@ -24,10 +24,11 @@ type Log interface {
 	Reader
 	Append(ctx context.Context, b *events.Batch) error
 	Last() uint64
-	// Snapshot is the last state that SetSnapshot kept, position 0 where there is
-	// none that can be used.
-	Snapshot() (position uint64, state []byte, err error)
+	// Snapshot is the latest state that SetSnapshot kept of a position up to most,
+	// position 0 where there is none that can be used.
+	Snapshot(most uint64) (position uint64, state []byte, err error)
 	SetSnapshot(position uint64, state []byte) error
+	ForgetSnapshots() error
 	ReadCall(ctx context.Context, key events.CallKey, fn func(*events.Event) error) error
 	HasCall(key events.CallKey) (bool, error)
 	Frames() events.FrameCounts

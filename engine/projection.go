@@ -19,7 +19,8 @@ type Projection struct {
 	accounts map[string]*account
 	machine  *machine
 	live     int
-	position uint64 // of the last event folded
+	position uint64      // of the last event folded
+	started  events.Time // the latest start of a call so far
 	// mute is the position up to which CTI events are counted and not made: they
 	// were published, and only what follows is wanted.
 	mute uint64
@@ -196,6 +197,7 @@ func (f *folding) begin(p *events.CallNew) {
 	a, ev := f.a, f.ev
 	c := &call{id: ev.Call, conversation: ev.Conversation, origin: ev.Origin}
 	c.begin(f.p.machine, ev, p)
+	f.p.started = max(f.p.started, c.startedAt)
 	a.calls[c.id] = c
 	f.p.live++
 	consult, waits := a.place(c, p)

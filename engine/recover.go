@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -27,27 +26,42 @@ func openState(log Reader) (*State, error) {
 	return s, nil
 }
 
-// lastState returns the log's snapshot, or where there is none that can be used
-// what openState returns. It is not after the position most.
-func lastState(log Log, most uint64, logger *slog.Logger) (*State, error) {
-	position, b, err := log.Snapshot()
-	if err == nil && position > 0 && position <= most {
+// stated is a log that keeps states along the way.
+type stated interface {
+	Reader
+	Last() uint64
+	Snapshot(most uint64) (position uint64, state []byte, err error)
+	ForgetSnapshots() error
+}
+
+// lastState returns the latest of the log's snapshots that is not after the position
+// most, or where there is none that can be used what openState returns.
+func lastState(log stated, most uint64, logger *slog.Logger) (*State, error) {
+	for most > 0 {
+		position, b, err := log.Snapshot(most)
+		if err != nil {
+			logger.Warn("no snapshot, the whole log is read", "err", err)
+		}
+		if err != nil || position == 0 {
+			break
+		}
 		s, err := LoadState(log.ID(), b)
 		switch {
 		case err != nil:
 		case s.fold != foldVersion:
-			err = errOtherFold
+			logger.Info("snapshots are removed: another release made them, which folded events differently")
+			if err := log.ForgetSnapshots(); err != nil {
+				logger.Debug("snapshots not removed", "err", err) // a log that is read only
+			}
+			return openState(log)
 		case s.Position() == position:
 			return s, nil
 		}
-		logger.Warn("snapshot is not used, the whole log is read", "position", position, "err", err)
-	} else if err != nil {
-		logger.Warn("no snapshot, the whole log is read", "err", err)
+		logger.Warn("snapshot is not used, more of the log is read", "position", position, "err", err)
+		most = position - 1
 	}
 	return openState(log)
 }
-
-var errOtherFold = errors.New("engine: another release made it, which folded events differently")
 
 // openProjection returns the fold that begins at the log's first event, and the
 // position of that.
@@ -211,26 +225,30 @@ func (s *snapshots) run(fatal context.Context) {
 	}
 }
 
-// take writes the state at a position down. It is an optimisation: what goes
-// wrong is said, and the log is read instead.
+// take writes the state at a position down, and where the last one is long ago
+// those on the way. It is an optimisation: what goes wrong is said, and the log is
+// read instead.
 func (s *snapshots) take(ctx context.Context, position uint64) {
 	st, err := lastState(s.log, position, s.logger)
-	if err == nil {
-		err = st.advance(ctx, s.log, position)
-	}
-	if err == nil {
-		position = st.Position() // later, where retention has come that far
-		b := st.Append(make([]byte, 0, s.size+s.size/8))
-		s.size = len(b)
-		err = s.log.SetSnapshot(position, b)
+	for err == nil && st.Position() < position {
+		if err = st.advance(ctx, s.log, min(position, st.Position()+s.every)); err == nil {
+			err = s.keep(st)
+		}
 	}
 	s.at = position // also where it failed: not again at once
-	switch {
-	case err == nil:
-		s.kept.Store(position)
-		s.keptAt.Store(time.Now().UnixNano())
-		s.logger.Debug("snapshot kept", "position", position, "live_calls", st.Live())
-	case ctx.Err() == nil:
+	if err != nil && ctx.Err() == nil {
 		s.logger.Warn("snapshot not kept", "position", position, "err", err)
 	}
+}
+
+func (s *snapshots) keep(st *State) error {
+	b := st.Append(make([]byte, 0, s.size+s.size/8))
+	s.size = len(b)
+	if err := s.log.SetSnapshot(st.Position(), b); err != nil {
+		return err
+	}
+	s.kept.Store(st.Position())
+	s.keptAt.Store(time.Now().UnixNano())
+	s.logger.Debug("snapshot kept", "position", st.Position(), "live_calls", st.Live())
+	return nil
 }

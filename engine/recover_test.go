@@ -61,7 +61,7 @@ func TestStartFromSnapshot(t *testing.T) {
 			submitCall(t, e, n, n%4 != 0) // every fourth lives on
 		}
 	})
-	position, state, err := log.Snapshot()
+	position, state, err := log.Snapshot(log.Last())
 	if err != nil || position == 0 {
 		t.Fatalf("no snapshot after %d events: %v", log.Last(), err)
 	}
@@ -70,7 +70,7 @@ func TestStartFromSnapshot(t *testing.T) {
 		t.Fatalf("snapshot at %d is of %d: %v", position, st.Position(), err)
 	}
 
-	var with, without []string
+	var with, before, without []string
 	lives := func(into *[]string) func(*engine.Engine) {
 		return func(e *engine.Engine) {
 			vs, err := e.Calls(t.Context(), "")
@@ -94,19 +94,29 @@ func TestStartFromSnapshot(t *testing.T) {
 	}
 	bus.checkAgainst(t, log)
 
-	if err := log.SetSnapshot(position, []byte("rubbish")); err != nil {
+	for _, at := range []uint64{log.Last(), position} { // the second start kept one more
+		if err := log.SetSnapshot(at, []byte("rubbish")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	diary.Reset()
+	work(t, log, bus, &diary, lives(&before))
+	if !strings.Contains(diary.String(), "snapshot=80") || !strings.Contains(diary.String(), "snapshot is not used") {
+		t.Errorf("the snapshot before the useless ones was not used:\n%s", diary.String())
+	}
+	if err := log.ForgetSnapshots(); err != nil {
 		t.Fatal(err)
 	}
 	diary.Reset()
 	work(t, log, bus, &diary, lives(&without))
-	if !strings.Contains(diary.String(), "snapshot=0") || !strings.Contains(diary.String(), "snapshot is not used") {
-		t.Errorf("a useless snapshot was used:\n%s", diary.String())
+	if !strings.Contains(diary.String(), "snapshot=0") {
+		t.Errorf("not the whole log was read:\n%s", diary.String())
 	}
 	if len(with) != 5 {
 		t.Errorf("%d live calls after the start, want 5", len(with))
 	}
-	if w, wo := strings.Join(with, "\n"), strings.Join(without, "\n"); w != wo {
-		t.Errorf("with snapshot\n%s\nwithout\n%s", w, wo)
+	if w, b, wo := strings.Join(with, "\n"), strings.Join(before, "\n"), strings.Join(without, "\n"); w != wo || b != wo {
+		t.Errorf("with snapshot\n%s\nwith an earlier one\n%s\nwithout\n%s", w, b, wo)
 	}
 }
 

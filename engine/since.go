@@ -35,7 +35,7 @@ type Missed struct {
 }
 
 // Since folds the log and returns the CTI events that f asks for. It begins at
-// the snapshot where that is early enough, so that what was missed just now is
+// the latest snapshot that is early enough, so that what was missed just now is
 // found without reading the whole log.
 func Since(ctx context.Context, log Log, f SinceFilter) (Missed, error) {
 	m := Missed{Events: []cti.Event{}, After: f.After, Position: f.Position}
@@ -45,8 +45,9 @@ func Since(ctx context.Context, log Log, f SinceFilter) (Missed, error) {
 	}
 	m.After = max(m.After, st.sequence(&f))
 	m.Position = max(m.Position, st.Position())
-	if late, err := lastState(log, log.Last(), slog.New(slog.DiscardHandler)); err == nil && late.known(&f, m.After, m.Position) {
-		st = late
+	st, err = st.lateFor(log, &f, &m)
+	if err != nil {
+		return m, err
 	}
 	p := st.projection
 	p.mute = m.Position
@@ -72,6 +73,25 @@ func Since(ctx context.Context, log Log, f SinceFilter) (Missed, error) {
 		err = nil
 	}
 	return m, err
+}
+
+// lateFor returns the latest state from which a fold gives all that f asks for: s, or
+// a snapshot. It goes back by ever longer steps, so that what is read is at most
+// about twice what was missed.
+func (s *State) lateFor(log Log, f *SinceFilter, m *Missed) (*State, error) {
+	last := log.Last()
+	most := last
+	if f.Account == "" {
+		most = m.Position
+	}
+	for most > s.Position() {
+		late, err := lastState(log, most, slog.New(slog.DiscardHandler))
+		if err != nil || late.Position() <= s.Position() || late.known(f, m.After, m.Position) {
+			return late, err
+		}
+		most = late.Position() - min(late.Position(), 1+last-late.Position())
+	}
+	return s, nil
 }
 
 func inDomain(account, domain string) bool {

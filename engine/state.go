@@ -58,7 +58,7 @@ var ErrState = errors.New("engine: state cannot be read")
 // holds something else of it; TestFoldVersion tells. A snapshot that another fold
 // made is not used: the log is read instead, and says the same anew. What retention
 // has left of dropped events is used, since nothing else says it.
-const foldVersion = 1
+const foldVersion = 2
 
 // stateForm is how a state is written down. Every later release reads it, since a
 // log that retention has shortened begins with one: a field that is added has a
@@ -89,6 +89,7 @@ type (
 		doubtful []string    `wire:"6"`
 		over     []string    `wire:"7"`
 		fold     uint64      `wire:"8"`
+		started  events.Time `wire:"9"`
 	}
 	savedCore struct {
 		sw   string `wire:"1"`
@@ -158,6 +159,7 @@ func (s *State) Append(b []byte) []byte {
 	h := savedHeader{
 		position: s.projection.position, now: k.now, domains: sortedKeys(k.domains),
 		gone: k.idsOf(k.gone), doubtful: k.idsOf(k.doubtful), over: k.overIDs(), fold: s.fold,
+		started: s.projection.started,
 	}
 	for _, id := range sortedKeys(k.awaited) {
 		h.awaited = append(h.awaited, id, k.awaited[id])
@@ -305,6 +307,16 @@ func LoadState(logID string, b []byte) (*State, error) {
 	return ld.s, nil
 }
 
+// headerOf returns the first record of a stored state.
+func headerOf(b []byte) (h savedHeader, err error) {
+	if len(b) > 1 && b[0] == stateForm && b[1] == recordHeader {
+		if n, w := binary.Uvarint(b[2:]); w > 0 && n <= uint64(len(b)-2-w) {
+			return h, headerForm.Decode(b[2+w:2+w+int(n)], &h)
+		}
+	}
+	return h, ErrState
+}
+
 // loading is a state that is being taken up.
 type loading struct {
 	s       *State
@@ -384,6 +396,7 @@ func (ld *loading) record(kind byte, b []byte) error {
 		}
 		c := ld.call.parts()
 		ld.account.calls[c.id] = c
+		p.started = max(p.started, c.startedAt)
 		if c.live() {
 			p.live++
 		}
@@ -440,6 +453,7 @@ func (ld *loading) leg(saved *savedLeg, c *callRef) *leg {
 func (ld *loading) finish() {
 	k, h := ld.s.correlator, &ld.header
 	ld.s.projection.position, ld.s.fold, k.now = h.position, h.fold, h.now
+	ld.s.projection.started = max(ld.s.projection.started, h.started)
 	for _, d := range h.domains {
 		k.domains[d] = true
 	}

@@ -176,7 +176,7 @@ func TestSnapshotOfAnotherFold(t *testing.T) {
 		if err != nil || got.Position() != tt.want || got.fold != foldVersion {
 			t.Errorf("fold %d: the state of %d is taken up, want %d, %v", tt.fold, got.Position(), tt.want, err)
 		}
-		at, err := CheckSnapshot(t.Context(), log)
+		at, _, err := CheckSnapshots(t.Context(), log)
 		if checked := at != 0 || err != nil; checked != tt.checked {
 			t.Errorf("fold %d: checked %v, want %v: %v", tt.fold, checked, tt.checked, err)
 		}
@@ -190,8 +190,16 @@ type savedLog struct {
 	base, snapshot []byte
 }
 
-func (l *savedLog) ID() string                        { return "log" }
-func (l *savedLog) Base() (uint64, []byte, error)     { return l.baseAt, l.base, nil }
-func (l *savedLog) Snapshot() (uint64, []byte, error) { return l.at, l.snapshot, nil }
+func (l *savedLog) ID() string                    { return "log" }
+func (l *savedLog) Base() (uint64, []byte, error) { return l.baseAt, l.base, nil }
+func (l *savedLog) Last() uint64                  { return 9 }
+func (l *savedLog) ForgetSnapshots() error        { l.at = 0; return nil }
+
+func (l *savedLog) Snapshot(most uint64) (uint64, []byte, error) {
+	if l.at > most {
+		return 0, nil, nil
+	}
+	return l.at, l.snapshot, nil
+}
 
 func (l *savedLog) Read(context.Context, uint64, func(*events.Event) error) error { return nil }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/callstate/callstate/events"
 )
@@ -26,29 +27,51 @@ func Fold(ctx context.Context, log Reader, fn func(*events.Event, *Result) error
 // not what the log adds up to.
 var ErrSnapshot = errors.New("engine: snapshot differs from the log")
 
-// CheckSnapshot folds the log up to its snapshot and compares, byte for byte
-// (I4). It returns the snapshot's position, 0 where there is none that would be
-// used.
-func CheckSnapshot(ctx context.Context, log Log) (position uint64, err error) {
-	position, kept, err := log.Snapshot()
-	if err != nil || position == 0 {
-		return 0, err
+// CheckSnapshots folds the log up to each of its snapshots and compares, byte for
+// byte (I4). It returns the position of the last one, 0 where there is none that
+// would be used, and how many there are.
+func CheckSnapshots(ctx context.Context, log Log) (last uint64, n int, err error) {
+	var at []uint64
+	for most := log.Last(); most > 0; {
+		position, b, err := log.Snapshot(most)
+		if err != nil {
+			return 0, 0, err
+		}
+		if position == 0 {
+			break
+		}
+		if h, err := headerOf(b); err != nil || h.fold == foldVersion {
+			at = append(at, position)
+		}
+		most = position - 1
 	}
-	if s, err := LoadState(log.ID(), kept); err == nil && s.fold != foldVersion {
-		return 0, nil
+	if len(at) == 0 {
+		return 0, 0, nil
 	}
+	last, n = at[0], len(at)
 	st, err := openState(log)
-	if err != nil {
-		return 0, err
+	for _, position := range slices.Backward(at) {
+		if err == nil {
+			err = st.check(ctx, log, position)
+		}
 	}
-	if st.Position() > position {
-		return position, fmt.Errorf("%w: it is of position %d, and the log begins at %d", ErrSnapshot, position, st.Position()+1)
+	return last, n, err
+}
+
+// check goes on to the position and compares with the snapshot of it.
+func (s *State) check(ctx context.Context, log Log, position uint64) error {
+	at, kept, err := log.Snapshot(position)
+	if err != nil || at != position { // thinned out meanwhile
+		return err
 	}
-	if err := st.advance(ctx, log, position); err != nil {
-		return 0, err
+	if s.Position() > position {
+		return fmt.Errorf("%w: it is of position %d, and the log begins at %d", ErrSnapshot, position, s.Position()+1)
 	}
-	if !bytes.Equal(st.Append(nil), kept) {
-		return position, fmt.Errorf("%w, at position %d; delete it, and the next start reads the log", ErrSnapshot, position)
+	if err := s.advance(ctx, log, position); err != nil {
+		return err
 	}
-	return position, nil
+	if !bytes.Equal(s.Append(make([]byte, 0, len(kept))), kept) {
+		return fmt.Errorf("%w, at position %d; delete it, and more of the log is read instead", ErrSnapshot, position)
+	}
+	return nil
 }

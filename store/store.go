@@ -56,13 +56,17 @@ type Store interface {
 	// its own: after a crash an earlier value may come back, never a later one.
 	SetCheckpoint(name string, position uint64) error
 
-	// SetSnapshot keeps a state that the events through position add up to, in
-	// place of the one before. Appends do not wait for it.
+	// SetSnapshot keeps a state that the events through position add up to. Those
+	// before are kept too, as many as there is room for. Appends do not wait for it.
 	SetSnapshot(position uint64, state []byte) error
 
-	// Snapshot returns what SetSnapshot kept last. The position is 0 where there
-	// is none that can be used: a snapshot spares reading, the log does without.
-	Snapshot() (position uint64, state []byte, err error)
+	// Snapshot returns the latest state kept of a position that is not after most.
+	// The position is 0 where there is none that can be used: a snapshot spares
+	// reading, the log does without.
+	Snapshot(most uint64) (position uint64, state []byte, err error)
+
+	// ForgetSnapshots removes all of them.
+	ForgetSnapshots() error
 
 	// Base is the state that the events which retention dropped add up to, and the
 	// position of the last of those: 0 where none was dropped.

@@ -110,7 +110,7 @@ type soaking struct {
 type soakSample struct {
 	childStats
 	at                time.Time
-	log, other        int64 // bytes on disk of the log, and of what else is in the folder
+	log, other        int64 // bytes on disk of the log with its snapshots, and of what else is in the folder
 	logFiles, otherNo int
 }
 
@@ -148,7 +148,7 @@ func (s *soaking) sample(t *testing.T) {
 	t.Helper()
 	x := soakSample{childStats: s.l.stats(t), at: time.Now()}
 	all, files := diskUse(t, s.data)
-	logs, err := filepath.Glob(filepath.Join(s.data, "callstate*.db"))
+	logs, err := filepath.Glob(filepath.Join(s.data, "callstate*"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -75,15 +75,16 @@ anything differs.`,
 
 // verdict is what verify found; --json prints it.
 type verdict struct {
-	Log      string               `json:"log"`
-	First    uint64               `json:"first"` // position of the log's first event; those before were dropped by retention
-	Last     uint64               `json:"last"`
-	Calls    int                  `json:"calls"`
-	Live     int                  `json:"live"`
-	Snapshot uint64               `json:"snapshot"`                // its position, 0 without one
-	State    string               `json:"snapshotError,omitempty"` // why the snapshot is wrong
-	Bus      *natsbus.AuditReport `json:"published,omitempty"`     // absent where nothing was published
-	Diff     []callDiff           `json:"diff,omitempty"`
+	Log       string               `json:"log"`
+	First     uint64               `json:"first"` // position of the log's first event; those before were dropped by retention
+	Last      uint64               `json:"last"`
+	Calls     int                  `json:"calls"`
+	Live      int                  `json:"live"`
+	Snapshot  uint64               `json:"snapshot"`                // position of the last one, 0 without one
+	Snapshots int                  `json:"snapshots"`               // how many there are
+	State     string               `json:"snapshotError,omitempty"` // why the snapshot is wrong
+	Bus       *natsbus.AuditReport `json:"published,omitempty"`     // absent where nothing was published
+	Diff      []callDiff           `json:"diff,omitempty"`
 }
 
 var errDiffers = errors.New("the log and what was made of it differ")
@@ -112,7 +113,7 @@ func (e *env) verify(ctx context.Context, o *verifyOptions) error {
 	v := verdict{Log: log.ID(), First: base + 1, Last: log.Last()}
 
 	p := e.progress("events of the snapshot", log.Last())
-	v.Snapshot, err = engine.CheckSnapshot(ctx, &watchedReads{log, p})
+	v.Snapshot, v.Snapshots, err = engine.CheckSnapshots(ctx, &watchedReads{log, p})
 	p.done()
 	switch {
 	case errors.Is(err, engine.ErrSnapshot), errors.Is(err, engine.ErrState):
@@ -120,7 +121,7 @@ func (e *env) verify(ctx context.Context, o *verifyOptions) error {
 	case err != nil:
 		return err
 	case d.Snapshot != "":
-		v.State = d.Snapshot + "; delete " + bolt.SnapshotName + ", and the next start reads the log"
+		v.State = d.Snapshot + "; delete it, and more of the log is read instead"
 	}
 
 	diffs := newDiffs(o.mask)
@@ -258,8 +259,10 @@ func (e *env) printVerdict(v *verdict, d *diffs, all bool) {
 		row("snapshot", "%s", v.State)
 	case v.Snapshot == 0:
 		row("snapshot", "none")
-	default:
+	case v.Snapshots == 1:
 		row("snapshot", "at event %d: what the log adds up to", v.Snapshot)
+	default:
+		row("snapshots", "%d, the last at event %d: what the log adds up to", v.Snapshots, v.Snapshot)
 	}
 	if b := v.Bus; b == nil {
 		row("stream", "nothing was published here")

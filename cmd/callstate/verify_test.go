@@ -41,10 +41,10 @@ func TestVerifyFindsWhatWasTamperedWith(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustVerify(t, data, 1, "snapshot differs from the log, at position 1")
-	if err := os.WriteFile(filepath.Join(data, bolt.SnapshotName), []byte("something else"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(data, bolt.SnapshotName(1)), []byte("something else"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	mustVerify(t, data, 1, "snapshot  it has another form; delete callstate.snapshot")
+	mustVerify(t, data, 1, "snapshot  callstate-00000000000000000001.snapshot: it has another form; delete it")
 }
 
 func mustVerify(t *testing.T, data string, code int, wants ...string) string {

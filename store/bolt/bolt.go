@@ -220,7 +220,9 @@ func (s *Store) open(opts *Options) error {
 		err = s.loadSegments()
 	}
 	if err == nil && !s.readOnly {
-		err = s.upgrade()
+		if err = s.upgrade(); err == nil {
+			err = s.settleSnapshots()
+		}
 	}
 	if err != nil {
 		_ = guard(db.Close)

@@ -255,7 +255,7 @@ func (sp *specimen) checkReading(dir string) (read int, err error) {
 	})
 	quarantineErr := s.Quarantine(ctx, 1, func(*events.Quarantined) error { return nil })
 	_, _, baseErr := s.Base()
-	p, state, snapErr := s.Snapshot()
+	p, state, snapErr := s.Snapshot(s.Last())
 	if p != 0 && string(state) != sp.l.snaps[p] {
 		return read, fmt.Errorf("snapshot %d is %.40q", p, state)
 	}

@@ -40,7 +40,7 @@ type Damage struct {
 	// BaseLost is set when the state before the first event is lost.
 	BaseLost bool `json:"baseLost,omitempty"`
 
-	// Snapshot is why the snapshot cannot be used, where there is one that cannot. The
+	// Snapshot is why a snapshot cannot be used, where there is one that cannot. The
 	// log is whole without.
 	Snapshot string `json:"snapshot,omitempty"`
 
@@ -209,8 +209,16 @@ func (s *wreckage) identify() error {
 			}
 		}
 	}
-	for name, magic := range map[string]string{BaseName: baseMagic, SnapshotName: snapshotMagic} {
-		if id := stateFileID(filepath.Join(s.dir, name), magic); id != "" {
+	snapshots, err := filepath.Glob(filepath.Join(s.dir, snapshotNames))
+	if err != nil {
+		return err
+	}
+	for i, name := range append(snapshots, filepath.Join(s.dir, BaseName)) {
+		magic := snapshotMagic
+		if i == len(snapshots) {
+			magic = baseMagic
+		}
+		if id := stateFileID(name, magic); id != "" {
 			votes[id] += 4
 		}
 	}
@@ -250,22 +258,30 @@ func (s *wreckage) findBase() error {
 		s.found.Files = append(s.found.Files, DamagedFile{BaseName, []string{why}})
 	}
 	s.found.First = s.next
-	return s.checkSnapshot()
+	return s.checkSnapshots()
 }
 
-// checkSnapshot notes a snapshot that is no longer what was written.
-func (s *wreckage) checkSnapshot() error {
+// checkSnapshots notes a snapshot that is no longer what was written.
+func (s *wreckage) checkSnapshots() error {
 	if s.found.LogID == "" {
 		return nil
 	}
-	_, _, why, err := readStateFile(filepath.Join(s.dir, SnapshotName), snapshotMagic, s.found.LogID)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	names, err := filepath.Glob(filepath.Join(s.dir, snapshotNames))
 	if err != nil {
-		why = err.Error()
+		return err
 	}
-	s.found.Snapshot = why
+	for _, name := range names {
+		_, _, why, err := readStateFile(name, snapshotMagic, s.found.LogID)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			why = err.Error()
+		}
+		if why != "" {
+			s.found.Snapshot = filepath.Base(name) + ": " + why
+		}
+	}
 	return nil
 }
 

@@ -317,7 +317,7 @@ func (l *life) checkStates(s *Store) error {
 	if err != nil || c != 0 && !slices.Contains(l.checks, c) || c > s.Last() {
 		return fmt.Errorf("checkpoint %d of %v, last event %d, %w", c, l.checks, s.Last(), err)
 	}
-	p, state, err := s.Snapshot()
+	p, state, err := s.Snapshot(s.Last())
 	if err != nil || p != 0 && string(state) != l.snaps[p] || p > s.Last() {
 		return fmt.Errorf("snapshot %d is %.40q, %w", p, state, err)
 	}

@@ -87,7 +87,7 @@ func (s *Store) settle(file *os.File) error {
 // removeLeftovers removes what a crash left of files that were being made.
 func (s *Store) removeLeftovers() error {
 	left := []string{s.head.path + newSuffix}
-	for _, name := range []string{SnapshotName, BaseName} {
+	for _, name := range []string{snapshotNames, BaseName} {
 		names, err := filepath.Glob(filepath.Join(s.dir, tempPattern(name)))
 		if err != nil {
 			return err

@@ -81,7 +81,7 @@ func (s *Store) Drop(through uint64, base []byte) error {
 		return fmt.Errorf("drop: %w", err)
 	}
 	s.base.Store(through)
-	return s.dropFiles(through)
+	return errors.Join(s.dropFiles(through), s.removeSnapshots(func(f snapshotFile) bool { return f.named && f.position < through }))
 }
 
 // dropFiles removes the sealed files whose events are all through a position.

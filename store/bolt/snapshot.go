@@ -2,23 +2,39 @@ package bolt
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/google/uuid"
 
 	"github.com/callstate/callstate/store"
 )
 
-// SnapshotName is the name of the snapshot beside the log.
-const SnapshotName = "callstate.snapshot"
+// SnapshotName is the name of the snapshot of a position, beside the log.
+func SnapshotName(position uint64) string { return fmt.Sprintf("callstate-%020d.snapshot", position) }
+
+// snapshotNames is of all their names, and of that of the only one which earlier
+// releases kept.
+const snapshotNames = "callstate*.snapshot"
 
 const snapshotMagic = "callstate snap\x00\x01"
+
+// Snapshots are kept as long as they are not more than maxSnapshots and not larger
+// than an eighth of the log, or than snapshotRoom. Then the one goes whose neighbours
+// are nearest to each other.
+const (
+	maxSnapshots  = 256
+	snapshotShare = 8
+	snapshotRoom  = 16 << 20
+)
 
 // SetSnapshot implements [store.Store]. The log's writer is not concerned.
 func (s *Store) SetSnapshot(position uint64, state []byte) error {
@@ -29,34 +45,170 @@ func (s *Store) SetSnapshot(position uint64, state []byte) error {
 	if s.readOnly {
 		return store.ErrReadOnly
 	}
-	if err := writeStateFile(s.disk, filepath.Join(s.dir, SnapshotName), snapshotMagic, s.id, position, state); err != nil {
+	err := writeStateFile(s.disk, filepath.Join(s.dir, SnapshotName(position)), snapshotMagic, s.id, position, state)
+	if err == nil {
+		err = s.thinSnapshots()
+	}
+	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	return nil
 }
 
 // Snapshot implements [store.Store]. What cannot be used is spoken of in the log.
-func (s *Store) Snapshot() (position uint64, state []byte, err error) {
+func (s *Store) Snapshot(most uint64) (position uint64, state []byte, err error) {
 	if err := s.gate.Enter(); err != nil {
 		return 0, nil, err
 	}
 	defer s.gate.Leave()
-	position, state, why, err := readStateFile(filepath.Join(s.dir, SnapshotName), snapshotMagic, s.id)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return 0, nil, nil
-	case err != nil:
+	files, err := s.snapshots()
+	if err != nil {
 		return 0, nil, fmt.Errorf("snapshot: %w", err)
-	case why == "" && position > s.Last():
-		why = "it is ahead of the log"
-	case why == "" && position < s.base.Load():
-		why = "it is of before the log's beginning"
 	}
-	if why != "" {
-		s.log.Warn("snapshot is not used", "reason", why)
-		return 0, nil, nil
+	most = min(most, s.Last())
+	for _, f := range slices.Backward(files) {
+		if !f.named || f.position > most || f.position < s.base.Load() {
+			continue
+		}
+		position, state, why, err := readStateFile(f.path, snapshotMagic, s.id)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // removed meanwhile
+		case err != nil:
+			return 0, nil, fmt.Errorf("snapshot: %w", err)
+		case why != "":
+			s.log.Warn("snapshot is not used", "file", filepath.Base(f.path), "reason", why)
+		default:
+			return position, state, nil
+		}
 	}
-	return position, state, nil
+	return 0, nil, nil
+}
+
+// ForgetSnapshots implements [store.Store].
+func (s *Store) ForgetSnapshots() error {
+	if err := s.gate.Enter(); err != nil {
+		return err
+	}
+	defer s.gate.Leave()
+	if s.readOnly {
+		return store.ErrReadOnly
+	}
+	return s.removeSnapshots(func(snapshotFile) bool { return true })
+}
+
+// snapshotFile is what the beginning of a file says.
+type snapshotFile struct {
+	path     string
+	named    bool   // it says that it is a snapshot of this log
+	position uint64 // then the one of which it is
+	bytes    int64
+}
+
+// snapshots returns the files beside the log, in order of position.
+func (s *Store) snapshots() ([]snapshotFile, error) {
+	names, err := filepath.Glob(filepath.Join(s.dir, snapshotNames))
+	if err != nil {
+		return nil, err
+	}
+	id, err := uuid.Parse(s.id)
+	if err != nil {
+		return nil, err
+	}
+	var files []snapshotFile
+	for _, name := range names {
+		f, err := headOfSnapshot(name, id)
+		switch {
+		case err == nil:
+			files = append(files, f)
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, err
+		}
+	}
+	slices.SortFunc(files, func(a, b snapshotFile) int { return cmp.Compare(a.position, b.position) })
+	return files, nil
+}
+
+func headOfSnapshot(path string, id uuid.UUID) (snapshotFile, error) {
+	f := snapshotFile{path: path}
+	file, err := os.Open(path)
+	if err != nil {
+		return f, err
+	}
+	defer file.Close()
+	head := make([]byte, stateHeader)
+	if n, err := file.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+		return f, err
+	} else if n == len(head) && bytes.HasPrefix(head, append([]byte(snapshotMagic), id[:]...)) {
+		f.named, f.position = true, binary.BigEndian.Uint64(head[stateHeader-8:])
+	}
+	fi, err := file.Stat()
+	if err != nil {
+		return f, err
+	}
+	f.bytes = fi.Size()
+	return f, nil
+}
+
+// thinSnapshots removes what is more than there is room for, and what is no snapshot
+// of this log.
+func (s *Store) thinSnapshots() error {
+	if err := s.removeSnapshots(func(f snapshotFile) bool { return !f.named }); err != nil {
+		return err
+	}
+	files, err := s.snapshots()
+	if err != nil {
+		return err
+	}
+	size, err := s.Bytes()
+	if err != nil {
+		return err
+	}
+	room := max(snapshotRoom, size/snapshotShare)
+	for _, f := range files {
+		room -= f.bytes
+	}
+	for len(files) > 2 && (room < 0 || len(files) > maxSnapshots) {
+		least := 1
+		for i := 1; i < len(files)-1; i++ {
+			if files[i+1].position-files[i-1].position < files[least+1].position-files[least-1].position {
+				least = i
+			}
+		}
+		if err := removeIfThere(s.disk, files[least].path); err != nil {
+			return err
+		}
+		room += files[least].bytes
+		files = slices.Delete(files, least, least+1)
+	}
+	return nil
+}
+
+// removeSnapshots removes those of which no is true.
+func (s *Store) removeSnapshots(no func(snapshotFile) bool) error {
+	files, err := s.snapshots()
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if no(f) {
+			if err := removeIfThere(s.disk, f.path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// settleSnapshots removes those that are ahead of the log, as where the log was put
+// back from a copy: it will go on from there in another way.
+func (s *Store) settleSnapshots() error {
+	return s.removeSnapshots(func(f snapshotFile) bool {
+		ahead := f.named && f.position > s.Last()
+		if ahead {
+			s.log.Warn("snapshot is removed, it is ahead of the log", "file", filepath.Base(f.path), "position", f.position, "last", s.Last())
+		}
+		return ahead
+	})
 }
 
 // A state file is magic with version, the log's id, the position, the state, and

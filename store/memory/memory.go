@@ -4,6 +4,7 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -34,8 +35,7 @@ type log struct {
 	calls       map[events.CallKey][]uint64 // → positions
 	frames      events.FrameCounts
 	checkpoints map[string]uint64
-	snapshotAt  uint64
-	snapshot    []byte
+	snapshots   []snapshot // in order
 }
 
 // New returns an empty log.
@@ -263,20 +263,49 @@ func (s *Store) SetSnapshot(position uint64, state []byte) error {
 	defer s.gate.Leave()
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
-	s.log.snapshotAt, s.log.snapshot = position, slices.Clone(state)
+	i, there := slices.BinarySearchFunc(s.log.snapshots, position, snapshot.compare)
+	if !there {
+		s.log.snapshots = slices.Insert(s.log.snapshots, i, snapshot{at: position})
+	}
+	s.log.snapshots[i].state = slices.Clone(state)
 	return nil
 }
 
 // Snapshot implements [store.Store].
-func (s *Store) Snapshot() (position uint64, state []byte, err error) {
+func (s *Store) Snapshot(most uint64) (position uint64, state []byte, err error) {
 	if err := s.gate.Enter(); err != nil {
 		return 0, nil, err
 	}
 	defer s.gate.Leave()
 	s.log.mu.RLock()
 	defer s.log.mu.RUnlock()
-	return s.log.snapshotAt, slices.Clone(s.log.snapshot), nil
+	for _, sn := range slices.Backward(s.log.snapshots) {
+		if sn.at <= most {
+			return sn.at, slices.Clone(sn.state), nil
+		}
+	}
+	return 0, nil, nil
 }
+
+// ForgetSnapshots implements [store.Store].
+func (s *Store) ForgetSnapshots() error {
+	if err := s.gate.Enter(); err != nil {
+		return err
+	}
+	defer s.gate.Leave()
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	s.log.snapshots = nil
+	return nil
+}
+
+// snapshot is a state and its position.
+type snapshot struct {
+	at    uint64
+	state []byte
+}
+
+func (s snapshot) compare(position uint64) int { return cmp.Compare(s.at, position) }
 
 // Base implements [store.Store]: nothing is ever dropped.
 func (s *Store) Base() (position uint64, state []byte, err error) { return 0, nil, nil }

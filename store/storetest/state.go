@@ -87,23 +87,35 @@ func testFrames(t *testing.T, h *harness) {
 }
 
 func testSnapshot(t *testing.T, h *harness) {
-	check := func(position uint64, state string) {
+	check := func(most, position uint64, state string) {
 		t.Helper()
-		p, b, err := h.Snapshot()
+		p, b, err := h.Snapshot(most)
 		if err != nil || p != position || string(b) != state {
-			t.Fatalf("snapshot %d %q, %v; want %d %q", p, b, err, position, state)
+			t.Fatalf("snapshot up to %d is %d %q, %v; want %d %q", most, p, b, err, position, state)
 		}
 	}
-	check(0, "")
-	mustAppend(t, h, batch(Key(1, 1), 0, 3))
-	for i, state := range []string{"one", "", "three"} {
-		if err := h.SetSnapshot(uint64(i+1), []byte(state)); err != nil {
+	check(9, 0, "")
+	mustAppend(t, h, batch(Key(1, 1), 0, 6))
+	for i, state := range []string{"two", "", "six"} {
+		if err := h.SetSnapshot(uint64(2*i+2), []byte(state)); err != nil {
 			t.Fatal(err)
 		}
-		check(uint64(i+1), state)
+		check(9, uint64(2*i+2), state)
 	}
-	h.reopen(t)
-	check(3, "three")
+	if err := h.SetSnapshot(6, []byte("six again")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		check(1, 0, "")
+		check(3, 2, "two")
+		check(5, 4, "")
+		check(6, 6, "six again")
+		h.reopen(t)
+	}
+	if err := h.ForgetSnapshots(); err != nil {
+		t.Fatal(err)
+	}
+	check(9, 0, "")
 	if p, b, err := h.Base(); p != 0 || len(b) != 0 || err != nil {
 		t.Fatalf("base %d %q, %v of a log from which nothing was dropped", p, b, err)
 	}

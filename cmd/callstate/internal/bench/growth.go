@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -135,11 +134,8 @@ func (row *GrowthRow) rest(ctx context.Context, dir string) error {
 		return err
 	}
 	row.Open = float64(time.Since(began).Microseconds()) / 1000
-	if err := log.Close(); err != nil {
-		return err
-	}
-	// The engine folds the whole log, and keeps a snapshot when it stops.
-	if err := os.Remove(filepath.Join(dir, bolt.SnapshotName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// The engine folds the whole log, and keeps snapshots when it stops.
+	if err := errors.Join(log.ForgetSnapshots(), log.Close()); err != nil {
 		return err
 	}
 	if row.StartFold, err = startIn(ctx, dir); err != nil {

@@ -3,9 +3,8 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -124,19 +123,17 @@ func (b *Bench) start(ctx context.Context) ([]Row, error) {
 	if _, err := startIn(ctx, dir); err != nil {
 		return nil, err
 	}
-	snapshot := filepath.Join(dir, "callstate.snapshot")
 	p, err := rounds(ctx, pick(b, 3, 5), false,
 		func() (float64, error) { return startIn(ctx, dir) },
 		func() (float64, error) {
-			if err := os.Rename(snapshot, snapshot+".aside"); err != nil {
+			log, err := bolt.Open(dir, nil)
+			if err != nil {
 				return 0, err
 			}
-			ms, err := startIn(ctx, dir)
-			_ = os.Remove(snapshot)
-			if rerr := os.Rename(snapshot+".aside", snapshot); err == nil {
-				err = rerr
+			if err := errors.Join(log.ForgetSnapshots(), log.Close()); err != nil {
+				return 0, err
 			}
-			return ms, err
+			return startIn(ctx, dir)
 		},
 	)
 	if err != nil {
