@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -172,5 +173,40 @@ func checkMoments(t *rapid.T, s *story, log *sliceLog) {
 				checkDurations(t, "at", &calls[i].Call)
 			}
 		}
+	}
+}
+
+// TestClockThatWasAhead: our clock was a day ahead and is put right. What waits is
+// decided as ever, what has ended is forgotten, and what the PBX does not list any
+// more is asked for.
+func TestClockThatWasAhead(t *testing.T) {
+	for name, restarted := range map[string]bool{"goes on": false, "started anew": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newStory(t, Policies{})
+			s.now += 24 * hour
+			s.feed(s.input(incoming("x", "x", bert, "380")), s.input(incoming("z", "z", bert, "381")), s.input(hangup("x", "NORMAL_CLEARING")))
+			if restarted {
+				st := NewState("log")
+				for i := range s.evs {
+					st.Apply(&s.evs[i])
+				}
+				k := st.correlator
+				k.rules, k.hasCall, k.domains = s.o.correlator.rules, s.o.correlator.hasCall, s.o.correlator.domains
+				s.o.correlator = k
+			}
+			s.now -= 24 * hour
+			s.pass(0)
+
+			s.leg(LegObservation{Kind: LegSeen, Leg: "b", Presence: anna, ChannelCall: "a", CallerNumber: "380", CalleeNumber: "1004"})
+			s.want(s.pass(3*time.Second), "1004 callStarted a", "1004 line 12 a", "1004 ISBUSY")
+			s.pass(2 * keepLeg)
+			if l := s.o.correlator.legs["x"]; l != nil {
+				t.Error("a leg that ended is not forgotten")
+			}
+			got := s.o.Compare(Snapshot{Domain: "acme.example", RequestedAt: s.now})
+			if want := []string{"b", "z"}; !slices.Equal(got, want) {
+				t.Errorf("the PBX lists none: asked for %v, want %v", got, want)
+			}
+		})
 	}
 }

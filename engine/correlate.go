@@ -36,6 +36,8 @@ const (
 	// keepDoubtful is the same for a leg whose end was inferred: it may turn out
 	// to be alive.
 	keepDoubtful = time.Hour
+	// clockSlack is how far the clock may go back before it counts as set back.
+	clockSlack = time.Second
 	// maxWaiting bounds the frames that wait for one leg; the oldest are given up.
 	maxWaiting = 64
 )
@@ -311,13 +313,46 @@ func (k *correlator) observe(in *Input) ([]events.Event, error) {
 // known, and ended ones are forgotten.
 func (k *correlator) tick(now events.Time) ([]events.Event, error) {
 	k.out, k.err = k.out[:0], nil
-	if now > k.now {
+	switch {
+	case now > k.now:
 		k.now = now
+	case now < k.now.Add(-clockSlack):
+		k.setBack(now)
 	}
 	k.expire(k.now.Add(-waitForLeg), false)
 	k.expireSessions(k.now.Add(-waitForChannel))
 	k.forget()
 	return k.out, k.err
+}
+
+// setBack is for a clock that was ahead and was put right: what was noted by it
+// counts from now on, else nothing would be decided or forgotten until the clock
+// comes there again.
+func (k *correlator) setBack(now events.Time) {
+	k.now, k.resumed = now, min(k.resumed, now)
+	for _, w := range k.waiting {
+		w.since = min(w.since, now)
+	}
+	for _, w := range k.early {
+		w.since = min(w.since, now)
+	}
+	for _, s := range k.sessions {
+		s.heard = min(s.heard, now)
+	}
+	for _, s := range k.over { // another may have its id by now
+		s.heard = min(s.heard, now)
+	}
+	for _, l := range slices.Concat(k.gone, k.doubtful) {
+		if l.rare != nil {
+			l.rare.goneAt = min(l.rare.goneAt, now)
+		}
+	}
+	for _, l := range k.legs {
+		l.since, l.heard, l.listed = min(l.since, now), min(l.heard, now), min(l.listed, now)
+	}
+	for _, l := range k.links {
+		l.down, l.compared, l.unanswered = min(l.down, now), min(l.compared, now), min(l.unanswered, now)
+	}
 }
 
 // finish decides all that still waits, at the end of the input.
