@@ -82,6 +82,9 @@ type correlator struct {
 	began    events.Time // when this process took the log up
 	resumed  events.Time // when the log ended that it took up
 	frames   events.FrameCounts
+	// unstored says that the log has not taken what was emitted a while ago: nothing
+	// is forgotten then, since who ended would not be found there.
+	unstored bool
 
 	// The frame under way.
 	in    *Input
@@ -525,6 +528,9 @@ func (k *correlator) settle(id string, begin int) {
 
 // forget drops legs that ended long ago, with their calls and conversations.
 func (k *correlator) forget() {
+	if k.unstored {
+		return
+	}
 	k.gone = k.forgetBefore(k.gone, k.now.Add(-keepLeg))
 	k.doubtful = k.forgetBefore(k.doubtful, k.now.Add(-keepDoubtful))
 	k.forgetSessions(k.now.Add(-keepLeg))

@@ -33,6 +33,8 @@ func (e *Engine) ingest(ctx, fatal context.Context, batches chan<- *events.Batch
 	g := gathering{batch: &events.Batch{}}
 	var counted events.FrameCounts
 	quarantined := map[string]uint64{}
+	handed := e.appended.Load() // position of the last event that append has or had
+	ticked := handed            // of the last one emitted by the last tick
 
 	take := func(in *Input) error {
 		e.leave(in)
@@ -72,13 +74,16 @@ func (e *Engine) ingest(ctx, fatal context.Context, batches chan<- *events.Batch
 			}
 		case out <- g.batch:
 			counted = g.batch.Frames
+			handed += uint64(len(g.batch.Events))
 			g.next()
 		case <-ticker.C:
+			k.unstored = e.appended.Load() < ticked
 			evs, err := k.tick(events.At(e.cfg.Now()))
 			if err != nil {
 				return err
 			}
 			g.batch.Events = append(g.batch.Events, evs...)
+			ticked = handed + uint64(len(g.batch.Events))
 			if k.frames != counted {
 				g.batch.Frames = k.frames
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -355,4 +356,55 @@ func TestStopWhileTheLogIsRead(t *testing.T) {
 	if err := engine.New(log, nil, nil, engine.Config{Rules: rules}).Run(ctx); err != nil {
 		t.Errorf("Run returned %v", err)
 	}
+}
+
+// TestNoCallIDTwiceWhileTheDiskIsFull: a call that has ended and is not stored yet
+// is in no log to be looked up in, and must not be forgotten.
+func TestNoCallIDTwiceWhileTheDiskIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		log := &scriptLog{Store: memory.New()}
+		log.answer = func(int64, *events.Batch) error {
+			if time.Since(begin) < 10*time.Minute {
+				return events.ErrLogFull
+			}
+			return nil
+		}
+		e := engine.New(log, nil, nil, engine.Config{Rules: rules, Shards: 1})
+		stop := run(t, e)
+		n := uint64(0)
+		offer := func(id string) {
+			hangup := engine.LegObservation{Kind: engine.LegHungup, Leg: id, Ending: true, Cause: "NO_ANSWER"}
+			begun := created(0, account(0), "queued")
+			begun.Leg.Leg = id
+			for _, o := range []engine.LegObservation{*begun.Leg, hangup} {
+				n++
+				in := leg(n, o)
+				in.ReceivedAt = events.At(time.Now())
+				if err := e.Submit(t.Context(), in); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		offer("leg-1")
+		time.Sleep(5 * time.Minute)
+		offer("leg-2")
+		time.Sleep(15 * time.Minute)
+		offer("leg-3")
+		time.Sleep(5 * time.Minute) // what is stored is forgotten again
+		offer("leg-4")
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		err := log.Read(t.Context(), 1, func(ev *events.Event) error {
+			if ev.Type() == events.TypeCallNew {
+				got = append(got, ev.Call)
+			}
+			return nil
+		})
+		if want := []string{"queued", "queued-2", "queued-3", "queued-4"}; err != nil || !slices.Equal(got, want) {
+			t.Errorf("the calls are %v, want %v, %v", got, want, err)
+		}
+	})
 }
