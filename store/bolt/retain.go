@@ -106,11 +106,7 @@ func (s *Store) dropFiles(through uint64) error {
 
 // drop closes and removes the file, when nobody reads it any more.
 func (g *segment) drop(d disk) error {
-	err := g.close()
-	g.mu.Lock()
-	g.dropped = true
-	g.mu.Unlock()
-	return errors.Join(err, d.remove(g.path))
+	return errors.Join(g.close(), d.remove(g.path))
 }
 
 // Base implements [store.Store].

@@ -113,15 +113,15 @@ func (g *segment) check(file *os.File, tx *bbolt.Tx) error {
 	return err
 }
 
-// close closes the file, when nobody reads it any more.
+// close closes the file, when nobody reads it any more. Nobody opens it again.
 func (g *segment) close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.db == nil {
-		return nil
-	}
 	db := g.db
 	g.db, g.dropped = nil, true
+	if db == nil {
+		return nil
+	}
 	return guard(db.Close)
 }
 

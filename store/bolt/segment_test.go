@@ -220,6 +220,27 @@ func TestDropGivesSpaceBack(t *testing.T) {
 	}
 }
 
+// TestDroppedFileIsNotOpenedAgain: one that was never read is not opened by a
+// reader that comes while it goes: nobody would close it, and its space would not
+// come back.
+func TestDroppedFileIsNotOpenedAgain(t *testing.T) {
+	dir := t.TempDir()
+	if err := inFiles(t, dir, 3).Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := mustOpen(t, dir, nil)
+	g := s.segments()[0]
+	if err := g.close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.view(func(*bbolt.Tx) error { return nil }); !errors.Is(err, events.ErrLogDropped) {
+		t.Errorf("reading a file that was closed to be dropped: %v", err)
+	}
+	if g.db != nil {
+		t.Error("it was opened again")
+	}
+}
+
 // TestRollAndDropCutShort puts the folder into the states that a crash leaves.
 func TestRollAndDropCutShort(t *testing.T) {
 	t.Run("roll, before the next file has its place", func(t *testing.T) {
