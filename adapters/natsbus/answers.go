@@ -175,14 +175,19 @@ func (s *Service) eventsSince(ctx context.Context, in Scope, data []byte) (any, 
 		return nil, err
 	}
 	out := sinceAnswer{After: m.After, Position: m.Position, Last: m.Last, More: m.More, Events: []json.RawMessage{}}
-	room := int(s.nc.MaxPayload()) - 1024
+	most := int(s.nc.MaxPayload()) - 1024
+	room, fit := most, m.Events[:0]
 	for i := range m.Events {
 		e := cti.AppendEvent(nil, &m.Events[i])
+		if len(e) >= most {
+			s.o.Logger.Warn("event too large for nats left out of an answer", "endpoint", "events.since", "position", m.Events[i].Position, "bytes", len(e))
+			continue // the stream has it neither
+		}
 		if room -= len(e) + 1; room < 0 {
-			out.cut(m.Events[:i])
+			out.cut(fit)
 			break
 		}
-		out.Events = append(out.Events, e)
+		out.Events, fit = append(out.Events, e), append(fit, m.Events[i])
 	}
 	return &out, nil
 }

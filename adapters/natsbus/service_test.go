@@ -224,6 +224,45 @@ func TestSinceIsCutToWhatNATSCarries(t *testing.T) {
 	}
 }
 
+// huge gives events of which one is larger than NATS carries.
+type huge struct{ fakeQueries }
+
+func (*huge) Since(_ context.Context, f SinceFilter) (engine.Missed, error) {
+	m := engine.Missed{Position: f.Position, Last: 9}
+	for p := uint64(7); p <= 9; p++ {
+		e := cti.Event{Event: cti.Hold, Account: "1004@acme.example", Position: p}
+		if p == 7 {
+			e.Call = &cti.Call{Data: strings.Repeat("x", 2<<20)}
+		}
+		m.Events = append(m.Events, e)
+	}
+	return m, nil
+}
+
+// TestSinceLeavesOutWhatNATSDoesNotCarry: an event that is too large for the stream
+// is so for the answer, and must not take those after it along.
+func TestSinceLeavesOutWhatNATSDoesNotCarry(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	b, _ := startBus(t, Options{URL: s.URL()})
+	svc, err := StartService(b.Conn(), &huge{}, ServiceOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer svc.Close()
+	body, code := ask(t, b.Conn(), "events.since", `{"position":6}`)
+	var a struct {
+		Events []cti.Event `json:"events"`
+		More   bool        `json:"more"`
+		Last   uint64      `json:"last"`
+	}
+	if err := json.Unmarshal([]byte(body), &a); err != nil || code != "" {
+		t.Fatalf("code %q, %v", code, err)
+	}
+	if len(a.Events) != 2 || a.Events[0].Position != 8 || a.More || a.Last != 9 {
+		t.Errorf("%d events, more %v, last %d; want those of positions 8 and 9", len(a.Events), a.More, a.Last)
+	}
+}
+
 func TestServiceIsDiscoverable(t *testing.T) {
 	s := startServer(t, ServerOptions{})
 	b, _ := startBus(t, Options{URL: s.URL()})
