@@ -131,10 +131,16 @@ func (s *Subscription) service() string {
 // After.
 func (s *Subscription) begin(ctx context.Context) error {
 	var st struct {
-		Folded uint64 `json:"folded"`
+		Log      string `json:"log"`
+		Position uint64 `json:"position"`
+		Folded   uint64 `json:"folded"`
 	}
 	if err := s.ask(ctx, "status", struct{}{}, &st); err != nil {
 		return err
+	}
+	s.log = st.Log
+	if s.o.After > max(st.Position, st.Folded) {
+		s.position = 0 // it counts in a log that the engine does not have any more
 	}
 	lines, err := s.lines(ctx)
 	if err != nil {

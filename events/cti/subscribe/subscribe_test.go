@@ -46,7 +46,9 @@ func (p *pbx) Since(ctx context.Context, f natsbus.SinceFilter) (engine.Missed, 
 }
 
 func (p *pbx) Status(context.Context) (natsbus.Status, error) {
-	return natsbus.Status{Folded: p.log.Last()}, nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return natsbus.Status{Log: p.log.ID(), Position: p.log.Last(), Folded: p.log.Last()}, nil
 }
 
 func (p *pbx) Lines(context.Context, natsbus.LineFilter) ([]cti.LineView, error) {
@@ -60,6 +62,14 @@ func (p *pbx) setAway(away bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.away = away
+}
+
+// anew gives the engine a new data folder.
+func (p *pbx) anew() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.log = memory.New()
+	p.fold = engine.NewProjection(p.log.ID())
 }
 
 func newPBX(t *testing.T) *pbx {
@@ -299,6 +309,33 @@ func TestEngineAway(t *testing.T) {
 	if _, err := subscribe.Start(ctx, p.connect(), subscribe.Options{After: 1}, r.take); err == nil {
 		t.Error("started with nobody to ask")
 	}
+}
+
+// TestNewDataFolder: positions and sequences of the log before say nothing of the
+// new one, of which nothing is missed.
+func TestNewDataFolder(t *testing.T) {
+	t.Run("while nobody subscribed", func(t *testing.T) {
+		p := newPBX(t)
+		p.happen(30)
+		p.anew()
+		all := p.happen(12)
+		r := newReader()
+		s := start(t, p.connect(), subscribe.Options{After: 30}, r)
+		r.want(t, all)
+		if n := s.Position(); n != 12 {
+			t.Errorf("position %d, want 12", n)
+		}
+	})
+	t.Run("before the first event came", func(t *testing.T) {
+		p := newPBX(t)
+		p.happen(30)
+		r := newReader()
+		start(t, p.connect(), subscribe.Options{}, r)
+		p.anew()
+		all := p.happen(12)
+		p.publish(all)
+		r.want(t, all)
+	})
 }
 
 // TestDroppedByRetention: what is gone is told, and the rest comes.
