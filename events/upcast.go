@@ -9,7 +9,10 @@ import (
 // is read for ever.
 //
 // A field that is added keeps the version: an event of before has the zero value,
-// an older program skips the field. Numbers of fields are never used again.
+// an older program skips the field. Numbers of fields are never used again. Only a
+// struct in which a UUID may stand, or a list of them, is no field to be added: who
+// skips it does not count its UUIDs, and takes another one for each that the payload
+// names again behind it. Such a field makes a new version.
 //
 // Where the meaning changes, the type gets the next version. The struct as it was
 // stays, unexported, with its wire numbers and JSON names, as an [Older] in
