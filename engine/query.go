@@ -130,15 +130,22 @@ func (p *Projection) lineView(a *account) cti.LineView {
 	return cti.LineView{Position: p.position, LineSeq: a.lineSeq, Domain: a.domain, Account: a.name, Line: *a.view()}
 }
 
-// find returns a call by its id or an alias.
+// find returns a call by its id or an alias. Calls that a queue offered one after the
+// other share their record's id: of those it is the live one, else the last.
 func (a *account) find(id string) *call {
 	if c := a.calls[id]; c != nil {
 		return c
 	}
+	var found *call
 	for _, c := range a.calls {
-		if slices.Contains(c.more().aliases, id) {
-			return c
+		if c.live() && slices.Contains(c.more().aliases, id) && (found == nil || c.id > found.id) {
+			found = c
 		}
 	}
-	return nil
+	for i := len(a.ended) - 1; i >= 0 && found == nil; i-- {
+		if c := a.calls[a.ended[i]]; c != nil && slices.Contains(c.more().aliases, id) {
+			found = c
+		}
+	}
+	return found
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -286,6 +287,31 @@ func TestEndedCallNeverLivesAgain(t *testing.T) {
 	for i := range s.evs {
 		if s.evs[i].Call != "" && s.evs[i].Conversation != "a" {
 			t.Errorf("%s is in conversation %s", s.evs[i].Key(), s.evs[i].Conversation)
+		}
+	}
+}
+
+// TestAliasOfSeveralCalls: a queue offers a call again, and the record's id is that of
+// both. It names the one that is live.
+func TestAliasOfSeveralCalls(t *testing.T) {
+	s := newStory(t, Policies{})
+	offer := func(id string) LegObservation {
+		return with(incoming(id, "member", anna, "380"), func(o *LegObservation) { o.CallGroup, o.OriginatingLeg = "w", "member" })
+	}
+	answer := func(id string) LegObservation {
+		return with(of(LegAnswered, id), func(o *LegObservation) { o.OriginatingLeg = "member" })
+	}
+	for i, want := range []string{"w", "w-2", "w-3"} {
+		id := fmt.Sprintf("b%d", i)
+		s.feed(s.input(offer(id)), s.input(answer(id)))
+		for range 50 {
+			a := s.o.projection.accounts[anna]
+			if c := a.find("member"); c == nil || c.id != want || !slices.Contains(c.more().aliases, "member") {
+				t.Fatalf("the call known as member is %+v, want %s", c, want)
+			}
+		}
+		if i < 2 {
+			s.feed(s.input(hangup(id, "NORMAL_CLEARING")))
 		}
 	}
 }
