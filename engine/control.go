@@ -210,6 +210,9 @@ func (e *Engine) do(ctx context.Context, r *Request) Outcome {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 
+	if err := e.read(ctx); err != nil {
+		return outcomeOf(r, refuse(VerdictUnavailable, "%v", err))
+	}
 	if r.Method == MethodRecords {
 		if err := e.findRecord(ctx, r); err != nil {
 			return outcomeOf(r, refuse(VerdictUnavailable, "%v", err))

@@ -50,7 +50,7 @@ var ErrStopped = errors.New("engine: stopped")
 //
 // The goroutines are those of ARCHITECTURE.md, section Goroutines; Run starts
 // them and waits for them. Submit, Status and the queries are safe for concurrent
-// use, from before Run on.
+// use, from before Run on; they wait until the log has been read.
 type Engine struct {
 	cfg     Config
 	log     Log
@@ -201,6 +201,17 @@ func (e *Engine) Ready(ctx context.Context) error {
 		return ErrStopped
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// read waits as Ready does, and also says nil when the engine has stopped since: what
+// the shards hold is all of the log.
+func (e *Engine) read(ctx context.Context) error {
+	select {
+	case <-e.ready:
+		return nil
+	default:
+		return e.Ready(ctx)
 	}
 }
 

@@ -358,6 +358,73 @@ func TestStopWhileTheLogIsRead(t *testing.T) {
 	}
 }
 
+// slowLog is a log that is read when it may be.
+type slowLog struct {
+	store.Store
+	may chan struct{}
+}
+
+func (l *slowLog) Read(ctx context.Context, from uint64, fn func(*events.Event) error) error {
+	<-l.may
+	return l.Store.Read(ctx, from, fn)
+}
+
+// TestNoAnswerWhileTheLogIsRead: what the engine knows by then is a part, and nobody
+// could tell it from all.
+func TestNoAnswerWhileTheLogIsRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, who := memory.New(), account(0)
+		e := engine.New(log, nil, nil, engine.Config{Rules: rules})
+		stop := run(t, e)
+		if err := e.Submit(t.Context(), created(1, who, "one")); err != nil {
+			t.Fatal(err)
+		}
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+
+		slow := &slowLog{log, make(chan struct{})}
+		e = engine.New(slow, nil, nil, engine.Config{Rules: rules})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- e.Run(ctx) }()
+		ask := map[string]func(context.Context) (found bool, err error){
+			"Status": func(ctx context.Context) (bool, error) { s, err := e.Status(ctx); return s.Folded > 0, err },
+			"Call": func(ctx context.Context) (bool, error) {
+				_, ok, err := e.Call(ctx, events.CallKey{Account: who, Call: "one"})
+				return ok, err
+			},
+			"Calls": func(ctx context.Context) (bool, error) { cs, err := e.Calls(ctx, ""); return len(cs) == 1, err },
+			"Line":  func(ctx context.Context) (bool, error) { _, ok, err := e.Line(ctx, who); return ok, err },
+			"Lines": func(ctx context.Context) (bool, error) { ls, err := e.Lines(ctx, ""); return len(ls) == 1, err },
+			"Do": func(ctx context.Context) (bool, error) {
+				o := e.Do(ctx, engine.Request{Account: who, Method: "queryActiveCallSnapshot"})
+				if o.Result == engine.VerdictUnavailable {
+					return false, errors.New(o.Answer)
+				}
+				return o.View != nil, nil
+			},
+		}
+		for name, fn := range ask {
+			short, cancel := context.WithTimeout(ctx, time.Second)
+			if _, err := fn(short); err == nil {
+				t.Errorf("%s answers while the log is read", name)
+			}
+			cancel()
+		}
+		close(slow.may)
+		for name, fn := range ask {
+			if found, err := fn(ctx); err != nil || !found {
+				t.Errorf("%s: found %v, %v", name, found, err)
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestNoCallIDTwiceWhileTheDiskIsFull: a call that has ended and is not stored yet
 // is in no log to be looked up in, and must not be forgotten.
 func TestNoCallIDTwiceWhileTheDiskIsFull(t *testing.T) {

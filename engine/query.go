@@ -28,6 +28,9 @@ type Status struct {
 
 // Status returns how the engine is.
 func (e *Engine) Status(ctx context.Context) (Status, error) {
+	if err := e.read(ctx); err != nil {
+		return Status{}, err
+	}
 	e.mu.Lock()
 	s := Status{
 		LogID: e.log.ID(), Started: e.started, Frames: e.frames, Quarantined: maps.Clone(e.reason),
@@ -54,6 +57,9 @@ func (e *Engine) live(ctx context.Context) (calls, lines int) {
 
 // Call returns a call that is live or ended a short while ago.
 func (e *Engine) Call(ctx context.Context, key events.CallKey) (v cti.CallView, ok bool, err error) {
+	if err := e.read(ctx); err != nil {
+		return v, false, err
+	}
 	err = e.shards[e.shardOf(key.Account)].do(ctx, func(p *Projection) {
 		if a := p.accounts[key.Account]; a != nil {
 			if c := a.find(key.Call); c != nil {
@@ -67,6 +73,9 @@ func (e *Engine) Call(ctx context.Context, key events.CallKey) (v cti.CallView, 
 // Calls returns the calls that are live or ended a short while ago, of one
 // account or of all, in order of account and start.
 func (e *Engine) Calls(ctx context.Context, account string) ([]cti.CallView, error) {
+	if err := e.read(ctx); err != nil {
+		return nil, err
+	}
 	var vs []cti.CallView
 	for _, s := range e.shards {
 		err := s.do(ctx, func(p *Projection) {
@@ -91,6 +100,9 @@ func (e *Engine) Calls(ctx context.Context, account string) ([]cti.CallView, err
 
 // Line returns an account's line.
 func (e *Engine) Line(ctx context.Context, account string) (v cti.LineView, ok bool, err error) {
+	if err := e.read(ctx); err != nil {
+		return v, false, err
+	}
 	err = e.shards[e.shardOf(account)].do(ctx, func(p *Projection) {
 		if a := p.accounts[account]; a != nil {
 			v, ok = p.lineView(a), true
@@ -101,6 +113,9 @@ func (e *Engine) Line(ctx context.Context, account string) (v cti.LineView, ok b
 
 // Lines returns the lines of a domain, or of all, in order of account.
 func (e *Engine) Lines(ctx context.Context, domain string) ([]cti.LineView, error) {
+	if err := e.read(ctx); err != nil {
+		return nil, err
+	}
 	var vs []cti.LineView
 	for _, s := range e.shards {
 		err := s.do(ctx, func(p *Projection) {
