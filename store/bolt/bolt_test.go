@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -170,6 +171,34 @@ type deniedDisk struct{ osDisk }
 
 func (deniedDisk) open(name string, _ int, _ os.FileMode) (*os.File, error) {
 	return nil, &os.PathError{Op: "open", Path: name, Err: syscall.EACCES}
+}
+
+// syncedDirs notes which folders were synced.
+type syncedDirs struct {
+	osDisk
+	dirs []string
+}
+
+func (d *syncedDirs) syncDir(dir string) error {
+	d.dirs = append(d.dirs, dir)
+	return d.osDisk.syncDir(dir)
+}
+
+// TestNewFoldersAreSynced: each folder that was made for the log is named by the one
+// above, which must be on disk before the first event is.
+func TestNewFoldersAreSynced(t *testing.T) {
+	top := t.TempDir()
+	dir := filepath.Join(top, "a", "b", "c")
+	d := &syncedDirs{}
+	mustOpen(t, dir, &Options{disk: d})
+	for name := dir; ; name = filepath.Dir(name) {
+		if !slices.Contains(d.dirs, name) {
+			t.Errorf("%s was not synced", name)
+		}
+		if name == top {
+			break
+		}
+	}
 }
 
 // A process that ended while it made the first file.

@@ -21,6 +21,7 @@ func (s *Store) makeFirst(path string, from start) error {
 	if there, err := isThere(path); there || err != nil {
 		return err
 	}
+	there := firstThere(s.dir) // a folder's name is on disk when the one above is synced
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
@@ -55,8 +56,25 @@ func (s *Store) makeFirst(path string, from start) error {
 	if err := errors.Join(guard(db.Close), s.disk.rename(path+newSuffix, path)); err != nil {
 		return err
 	}
-	// bbolt syncs the file, not the folder that names it.
-	return errors.Join(s.disk.syncDir(s.dir), s.disk.syncDir(filepath.Dir(s.dir)))
+	// bbolt syncs the file, not the folders that name it and one another.
+	name := s.dir
+	err = s.disk.syncDir(name)
+	for err == nil && name != there {
+		name = filepath.Dir(name)
+		err = s.disk.syncDir(name)
+	}
+	return err
+}
+
+// firstThere is the last folder above dir that is there: those between are made.
+func firstThere(dir string) string {
+	for {
+		up := filepath.Dir(dir)
+		if _, err := os.Stat(up); err == nil || up == dir {
+			return up
+		}
+		dir = up
+	}
 }
 
 // isThere reports whether there is a file. An empty one was never ours: files get
