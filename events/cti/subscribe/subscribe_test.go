@@ -34,12 +34,15 @@ type pbx struct {
 
 	mu   sync.Mutex
 	away bool
+	read int // questions for what was missed
+
+	lined chan struct{} // holds one: a line was asked for
 }
 
 func (p *pbx) Since(ctx context.Context, f natsbus.SinceFilter) (engine.Missed, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.away {
+	if p.read++; p.away {
 		return engine.Missed{}, natsbus.ErrUnavailable
 	}
 	return engine.Since(ctx, p.log, f)
@@ -56,6 +59,20 @@ func (p *pbx) Lines(context.Context, natsbus.LineFilter) ([]cti.LineView, error)
 	defer p.mu.Unlock()
 	m, err := engine.At(context.Background(), p.log, engine.AtFilter{Time: 1 << 60})
 	return m.Lines, err
+}
+
+func (p *pbx) Line(ctx context.Context, account string) (cti.LineView, bool, error) {
+	lines, err := p.Lines(ctx, natsbus.LineFilter{})
+	i := slices.IndexFunc(lines, func(l cti.LineView) bool { return l.Account == account })
+	if err != nil || i < 0 {
+		return cti.LineView{}, false, err
+	}
+	lines[i].Position = p.log.Last()
+	select {
+	case p.lined <- struct{}{}:
+	default:
+	}
+	return lines[i], true, nil
 }
 
 func (p *pbx) setAway(away bool) {
@@ -79,7 +96,7 @@ func newPBX(t *testing.T) *pbx {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	p := &pbx{t: t, log: memory.New(), url: s.URL()}
+	p := &pbx{t: t, log: memory.New(), url: s.URL(), lined: make(chan struct{}, 1)}
 	p.fold = engine.NewProjection(p.log.ID())
 	p.nc = p.connect()
 	svc, err := natsbus.StartService(p.nc, p, natsbus.ServiceOptions{})
@@ -309,6 +326,39 @@ func TestEngineAway(t *testing.T) {
 	if _, err := subscribe.Start(ctx, p.connect(), subscribe.Options{After: 1}, r.take); err == nil {
 		t.Error("started with nobody to ask")
 	}
+}
+
+// TestPollingAnAccount: where its line is where we are the log is not asked; what is
+// lost at the end is found.
+func TestPollingAnAccount(t *testing.T) {
+	p := newPBX(t)
+	p.happen(6)
+	const account = "1000@acme.example"
+	r := newReader()
+	s := start(t, p.connect(), subscribe.Options{Account: account, Poll: time.Millisecond}, r)
+	b := &events.Batch{Events: []events.Event{{ID: "other", Account: "1001@acme.example", Call: "call", Leg: "call", Payload: &events.CallHeld{}, Version: 1}}}
+	if err := p.log.Append(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	p.fold.Apply(&b.Events[0])
+	for range 4 { // the first may be of before, and what the last but one answered is taken
+		<-p.lined
+	}
+	if n := s.Position(); n != 7 {
+		t.Errorf("position %d, want 7", n)
+	}
+	p.mu.Lock()
+	if p.read != 0 {
+		t.Errorf("the log was asked %d times", p.read)
+	}
+	p.mu.Unlock()
+	var lost []engine.Message
+	for _, m := range p.happen(6) {
+		if m.Event.Account == account {
+			lost = append(lost, m)
+		}
+	}
+	r.want(t, lost)
 }
 
 // TestNewDataFolder: positions and sequences of the log before say nothing of the
