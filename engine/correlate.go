@@ -266,7 +266,9 @@ type core struct {
 	id       string      `wire:"1"`
 	former   []string    `wire:"2"` // its predecessors; their stragglers close nothing
 	lastSeen events.Time `wire:"3"`
-	seen     seqWindow   `wire:"-"` // frames that were noted of its legs
+	// takenUp is what lastSeen was when this process took the log up.
+	takenUp events.Time `wire:"-"`
+	seen    seqWindow   `wire:"-"` // frames that were noted of its legs
 }
 
 type waitingLeg struct {
@@ -294,6 +296,15 @@ func newCorrelator(rules Rules, hasCall func(events.CallKey) (bool, error)) *cor
 		k.domains[d] = true
 	}
 	return k
+}
+
+// takenUp is called when the log has been read that this process goes on with.
+func (k *correlator) takenUp() {
+	clear(k.links) // the process that had them is gone
+	k.resumed = k.now
+	for _, c := range k.cores {
+		c.takenUp = c.lastSeen
+	}
 }
 
 // observe decides what a frame means. The events are valid until the next call.

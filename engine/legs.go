@@ -43,6 +43,7 @@ func (k *correlator) observeLeg(o *LegObservation) disposition {
 	if l != nil && o.Asked != 0 && l.heard >= o.Asked {
 		return dispNoOp // frames came while the switch was being asked: they may be newer than what it says
 	}
+	unknown := l == nil
 	if w := k.waiting[o.Leg]; w != nil && l == nil {
 		// The leg begins with this frame, though those that waited came before it.
 		l = k.begin(o)
@@ -52,6 +53,9 @@ func (k *correlator) observeLeg(o *LegObservation) disposition {
 		k.in, k.at, k.src, k.n = in, at, src, n
 	} else if l == nil {
 		l = k.begin(o)
+	}
+	if unknown && o.Kind == LegStated && o.TransferStamp != "" {
+		l.remember().stamp = o.TransferStamp // who heard the leg then was not seen
 	}
 	k.note(l)
 	k.awaitedSeen(l)

@@ -95,8 +95,7 @@ func (e *Engine) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	clear(e.correlator.links) // the process that had them is gone
-	e.correlator.resumed = e.correlator.now
+	e.correlator.takenUp()
 	e.correlator.frames = e.log.Frames()
 	// What waited for its leg when the process ended was never disposed of.
 	e.correlator.frames.Received = e.correlator.frames.Disposed()

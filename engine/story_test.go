@@ -379,6 +379,64 @@ func TestBlindTransferNeedsATransferor(t *testing.T) {
 	})
 }
 
+// TestRestartAfterABlindTransfer: each frame of a leg tells of its last transfer. What
+// the process before had heard of is not told again, of whoever talks with the leg by
+// now; a transfer that was made meanwhile is told.
+func TestRestartAfterABlindTransfer(t *testing.T) {
+	at := func(s *story, o LegObservation) LegObservation {
+		o.TransferTarget, o.TransferStamp = "1007", fmt.Sprintf("%d:x", s.now/1e6)
+		return o
+	}
+	restart := func(s *story) {
+		st := NewState("log")
+		for i := range s.evs {
+			st.Apply(&s.evs[i])
+		}
+		s.now += 10_000_000
+		k := st.correlator
+		k.rules, k.hasCall, k.domains, k.began = s.o.correlator.rules, s.o.correlator.hasCall, s.o.correlator.domains, s.now
+		k.takenUp()
+		s.o.correlator = k
+	}
+	t.Run("made before, by an agent", func(t *testing.T) {
+		s := newStory(t, Policies{})
+		s.feed(s.input(trunk("a")), s.input(incoming("b", "a", anna, "380")), s.input(of(LegAnswered, "b")), s.input(bridge("a", "b")))
+		moved := at(s, LegObservation{Kind: LegUnbridged, Leg: "a", Vars: true, BridgeA: "a", BridgeB: "b"})
+		s.want(s.leg(moved), "1004 callTransferred a")
+		s.feed(s.input(hangup("b", "NORMAL_CLEARING")), s.input(incoming("c", "a", bert, "380")), s.input(of(LegAnswered, "c")), s.input(bridge("a", "c")))
+		restart(s)
+		moved.Kind = LegSeen
+		s.want(s.leg(moved))
+	})
+	t.Run("made before, by the dialplan", func(t *testing.T) {
+		s := newStory(t, Policies{})
+		s.feed(s.input(trunk("a")))
+		routed := at(s, of(LegSeen, "a"))
+		s.feed(s.input(routed), s.input(incoming("b", "a", anna, "380")), s.input(of(LegAnswered, "b")), s.input(bridge("a", "b")))
+		restart(s)
+		s.want(s.leg(routed))
+	})
+	t.Run("made before both legs were found", func(t *testing.T) {
+		s := newStory(t, Policies{})
+		found := func(o LegObservation, partner string) LegObservation {
+			o.Kind, o.AnsweredAt, o.BridgedTo = LegStated, s.now-1_000_000, partner
+			return o
+		}
+		s.leg(found(incoming("c", "a", bert, "1004"), "a"))
+		for _, m := range s.leg(at(s, found(outgoing("a", anna, "1005"), "c"))) {
+			if strings.Contains(m, "callTransferred") {
+				t.Errorf("%s: nobody knows by whom", m)
+			}
+		}
+	})
+	t.Run("made meanwhile", func(t *testing.T) {
+		s := newStory(t, Policies{})
+		s.feed(s.input(trunk("a")), s.input(incoming("b", "a", anna, "380")), s.input(of(LegAnswered, "b")), s.input(bridge("a", "b")))
+		restart(s)
+		s.want(s.leg(at(s, of(LegSeen, "a"))), "1004 callTransferred a")
+	})
+}
+
 // TestBridgeBeforeThePartnerIsSeen: the partner's first frame may come after.
 func TestBridgeBeforeThePartnerIsSeen(t *testing.T) {
 	s := newStory(t, Policies{})

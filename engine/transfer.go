@@ -15,10 +15,27 @@ func (k *correlator) transferSeen(l *leg, o *LegObservation) {
 	if o.TransferResult != "" && l.call != nil {
 		k.attended(l, o.TransferResult)
 	}
-	if o.TransferStamp != "" && o.TransferStamp != l.more().stamp {
+	if before := l.more().stamp; o.TransferStamp != "" && o.TransferStamp != before {
 		l.remember().stamp = o.TransferStamp
-		k.blind(l, o)
+		if before != "" || !k.transferredBefore(l, o.TransferStamp) {
+			k.blind(l, o)
+		}
 	}
+}
+
+// transferredBefore reports whether a leg that this process found in the log was
+// transferred while the process before heard of it: that one recorded it, if it was
+// anybody's, and who is bridged with the leg by now need not have been then.
+func (k *correlator) transferredBefore(l *leg, stamp string) bool {
+	c := k.cores[switchOf(&k.in.Source)]
+	sec, err := secondOf(stamp)
+	return l.since < k.began && c != nil && err == nil && sec <= int64(c.takenUp)/1e6
+}
+
+// secondOf reads when a transfer was made, which its stamp begins with.
+func secondOf(stamp string) (int64, error) {
+	s, _, _ := strings.Cut(stamp, ":")
+	return strconv.ParseInt(s, 10, 64)
 }
 
 // attended records a consultation transfer. Either of the two own legs may show
@@ -96,9 +113,8 @@ func (k *correlator) blind(l *leg, o *LegObservation) {
 }
 
 // endedBefore reports whether the leg had ended before the second in which the
-// transfer was made; stamp begins with that second.
+// transfer was made.
 func endedBefore(l *leg, stamp string) bool {
-	s, _, _ := strings.Cut(stamp, ":")
-	sec, err := strconv.ParseInt(s, 10, 64)
+	sec, err := secondOf(stamp)
 	return err == nil && l.ended && l.more().endedAt != 0 && int64(l.more().endedAt)/1e6 < sec
 }
