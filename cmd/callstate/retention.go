@@ -108,19 +108,24 @@ func (r *retainer) run(ctx context.Context) error {
 	if _, age := r.segments(); age > 0 {
 		every = min(every, age)
 	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
 	for {
-		if err := r.once(ctx); err != nil && ctx.Err() == nil {
+		next := every
+		if r.confirmed() == 0 {
+			next = untilPublished
+		} else if err := r.once(ctx); err != nil && ctx.Err() == nil {
 			r.logger.Warn("retention: nothing more is dropped for now", "err", err)
 		}
 		select {
-		case <-tick.C:
+		case <-time.After(next):
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
+
+// untilPublished is how often a start looks whether NATS has said by now how far it
+// was published.
+const untilPublished = 10 * time.Second
 
 // once drops the oldest files one by one, as long as a limit asks for it, all of
 // it is published, and the calls in it have ended.

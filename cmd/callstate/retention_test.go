@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/callstate/callstate/engine"
@@ -236,6 +237,45 @@ func TestRetentionBySize(t *testing.T) {
 	if err != nil || after > size/2 || after < size/4 {
 		t.Errorf("%d bytes of %d are left, %v", after, size, err)
 	}
+}
+
+// segmentsLog notes when its files were asked for. It has none.
+type segmentsLog struct {
+	droppable
+	asked []time.Duration
+	begun time.Time
+}
+
+func (l *segmentsLog) Segments() ([]bolt.Segment, error) {
+	l.asked = append(l.asked, time.Since(l.begun))
+	return nil, nil
+}
+
+func (l *segmentsLog) Bytes() (int64, error) { return 0, nil }
+
+// TestRetentionAfterAStart: nothing is known to be published in the first moments, and
+// what is to go must not stay for that until the next hour.
+func TestRetentionAfterAStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &segmentsLog{begun: time.Now()}
+		r := retainer{
+			retention: retention{Size: 1 << 30}, log: log, logger: slog.New(slog.DiscardHandler), now: time.Now,
+			confirmed: func() uint64 {
+				if time.Since(log.begun) < 25*time.Second {
+					return 0
+				}
+				return 7
+			},
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
+		defer cancel()
+		if err := r.run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if len(log.asked) != 2 || log.asked[0] > time.Minute || log.asked[0] < 25*time.Second {
+			t.Errorf("asked after %v, want after half a minute and an hour later", log.asked)
+		}
+	})
 }
 
 func TestRetentionSettings(t *testing.T) {
