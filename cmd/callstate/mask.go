@@ -28,6 +28,7 @@ const (
 	maskAsName
 	maskAsDigits
 	maskAsPrivate
+	maskAsChannel
 )
 
 // maskKinds are the fields of events, payloads and views by their JSON names. A
@@ -38,7 +39,7 @@ var maskKinds = map[string]maskKind{
 	"caller": maskAsNumber, "called": maskAsNumber, "number": maskAsNumber, "deviceId": maskAsNumber,
 	"redirectingId": maskAsNumber, "redirectionId": maskAsNumber, "target": maskAsNumber, "destination": maskAsNumber,
 	"account": maskAsNumber, "partnerAccount": maskAsNumber, "login": maskAsNumber, "presence": maskAsNumber,
-	"callerName": maskAsName, "calledName": maskAsName,
+	"callerName": maskAsName, "calledName": maskAsName, "channel": maskAsChannel,
 	"digit": maskAsDigits, "digits": maskAsDigits,
 	"data": maskAsPrivate, "note": maskAsPrivate, "agentStateNote": maskAsPrivate, "userStateNote": maskAsPrivate,
 	"args": maskAsPrivate, "answer": maskAsPrivate,
@@ -119,6 +120,8 @@ func maskStruct(v, out reflect.Value) {
 	switch e := out.Addr().Interface().(type) {
 	case *events.Event:
 		e.ID = maskEventID(v.Interface().(events.Event).ID)
+	case *events.CommandRequested:
+		e.By = maskNumber(v.Interface().(events.CommandRequested).By) // a user as a rule; of a hangup it is a side
 	case *engine.Evidence:
 		in := v.Interface().(engine.Evidence)
 		e.Value = in.Value
@@ -141,6 +144,8 @@ func maskString(key, s string) string {
 		return strings.Repeat("x", len([]rune(s)))
 	case maskAsPrivate:
 		return hidden
+	case maskAsChannel:
+		return maskChannel(s)
 	default:
 		return maskText(s)
 	}
@@ -163,6 +168,15 @@ func maskNumber(s string) string {
 		}
 	}
 	return maskDigits(s)
+}
+
+// maskChannel masks the name of a channel: <module>/<profile>/<address>.
+func maskChannel(s string) string {
+	at := strings.LastIndexByte(s, '/') + 1
+	if opaque.MatchString(s[at:]) {
+		return maskText(s)
+	}
+	return maskText(s[:at]) + maskNumber(s[at:])
 }
 
 // maskDigits replaces every digit but the last two.

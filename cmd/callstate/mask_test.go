@@ -37,6 +37,9 @@ func TestMaskString(t *testing.T) {
 		{"digits", "1234#", "xxxxx"},
 		{"data", `{"name":"Anna"}`, "***"},
 		{"channel", "sofia/internal/1001@10.20.30.40:5060", "sofia/internal/**01@**.**.**.40:**60"},
+		{"channel", "sofia/internal/anna@10.20.30.40:5060", "sofia/internal/a***@**.**.**.40:**60"},
+		{"channel", "verto.rtc/anna", "verto.rtc/a***"},
+		{"channel", "verto.rtc/u:894071f3-0a81-4407-a487-01285b193be5", "verto.rtc/u:894071f3-0a81-4407-a487-01285b193be5"},
 		{"callId", "894071f3-0a81-4407-a487-01285b193be5-2", "894071f3-0a81-4407-a487-01285b193be5-2"},
 		{"cause", "NORMAL_CLEARING", "NORMAL_CLEARING"},
 		{"queue", "line 2", "line 2"},
@@ -139,6 +142,11 @@ func TestMaskKnowsEveryName(t *testing.T) {
 	m := masked(ev)
 	if m.Call.CallerName != "K." || m.Call.CalledName != "K." || m.Call.Data != hidden || m.UserNote != hidden || m.Line.AgentNote != hidden {
 		t.Errorf("masked: %+v %+v", m.Call, m.Line)
+	}
+	asked := masked[events.Payload](&events.CommandRequested{Method: "holdCall", By: "Anna " + poisonName}).(*events.CommandRequested)
+	ended := masked[events.Payload](&events.CallHungup{Hangup: events.Hangup{By: "account"}}).(*events.CallHungup)
+	if asked.By != "A***" || asked.Method != "holdCall" || ended.By != "account" {
+		t.Errorf("asked by %q, ended by %q", asked.By, ended.By)
 	}
 }
 
