@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -160,6 +162,40 @@ func TestAnswersHaveNobodyElse(t *testing.T) {
 			}
 		}
 		nc.Close()
+	}
+	// The verb tells of a conversation what its user may be told.
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte(testPassword), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	shared := false
+	for i, key := range calls {
+		if i%5 != 0 {
+			continue
+		}
+		told := map[string]int{}
+		for _, user := range []string{"root", accounts[key.Account], key.Account} {
+			out, errw := runVerb(t, "history", "--nats", a.server.URL(), "--nats-user", user, "--nats-password-file", secret, "--conversation", "--json", key.String())
+			found := map[string]int{}
+			for line := range strings.Lines(out) {
+				var v any
+				if err := json.Unmarshal([]byte(line), &v); err != nil {
+					t.Fatal(err)
+				}
+				accountsIn(v, found)
+			}
+			told[user] = len(found)
+			if of := accounts[key.Account]; user != "root" && !strings.Contains(errw, "this is what concerns "+user) || user == of && len(found) == 0 {
+				t.Errorf("%s is told of %v in %s: %s", user, found, key, errw)
+			}
+		}
+		if told[key.Account] != 1 || told["root"] < told[accounts[key.Account]] {
+			t.Errorf("of %s are told of: %v", key, told)
+		}
+		shared = shared || told["root"] > 1
+	}
+	if !shared {
+		t.Error("every conversation is one account's")
 	}
 	for verb := range requests {
 		if !seen[verb] && verb != "calls.at" && verb != "calls.doubtful" { // all calls of the captures have ended

@@ -141,6 +141,7 @@ func TestRunningEngineAnswersAsItsLog(t *testing.T) {
 		{"at", first.Call.AnsweredAt.String(), "--occurred", "--json", "--account", agent},
 		{"at", "1h ago"},
 		{"history", "--conversation", first.CallID},
+		{"history", "--conversation", agent + "/" + first.CallID},
 		{"history", "--conversation", "--json", "--mask", first.CallID},
 		{"history", "--explain", first.CallID},
 		{"history", "--explain", "--json", agent + "/" + first.CallID},
@@ -149,8 +150,8 @@ func TestRunningEngineAnswersAsItsLog(t *testing.T) {
 	for i, args := range asks {
 		running[i], _ = runVerb(t, append(slices.Clone(args), "--nats", d.server.URL())...)
 	}
-	if !strings.Contains(running[0], `"outcome":"missed"`) || !strings.Contains(running[4], "CONNECTED") || !strings.Contains(running[9], "call.accepted") {
-		t.Errorf("missed: %s\nat: %s\nexplain: %s", running[0], running[4], running[9])
+	if !strings.Contains(running[0], `"outcome":"missed"`) || !strings.Contains(running[4], "CONNECTED") || !strings.Contains(running[10], "call.accepted") {
+		t.Errorf("missed: %s\nat: %s\nexplain: %s", running[0], running[4], running[10])
 	}
 	if err := d.stop(); err != nil {
 		t.Fatal(err)

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
 	"github.com/callstate/callstate/adapters/natsbus"
@@ -77,7 +80,7 @@ type story struct {
 
 func (e *env) findStory(ctx context.Context, src *sourceFlags, f natsbus.HistoryFilter) (story, error) {
 	if src.data == "" {
-		return askStory(src, f)
+		return e.askStory(src, f)
 	}
 	var st story
 	log, err := e.openWatched(src)
@@ -92,15 +95,27 @@ func (e *env) findStory(ctx context.Context, src *sourceFlags, f natsbus.History
 }
 
 // askStory asks the running engine, page by page: NATS carries a megabyte at once.
-func askStory(src *sourceFlags, f natsbus.HistoryFilter) (story, error) {
+// A conversation is everybody's, or as much of it as the user may ask about.
+func (e *env) askStory(src *sourceFlags, f natsbus.HistoryFilter) (story, error) {
 	var st story
+	own := natsbus.ScopeOf(f.Account, "")
+	of := []natsbus.Scope{own}
+	if f.Conversation && f.Account != "" {
+		of = []natsbus.Scope{{}, {Domain: own.Domain}, own}
+	}
 	f.Limit = page / 4
 	for {
 		var answer struct {
 			story
 			More bool `json:"more"`
 		}
-		if err := src.ask(natsbus.ScopeOf(f.Account, ""), "calls.history", f, &answer); err != nil {
+		err := src.ask(of[0], "calls.history", f, &answer)
+		if errors.Is(err, nats.ErrPermissionViolation) && len(of) > 1 {
+			of = of[1:]
+			e.say("the user may not ask about everybody: of the conversation this is what concerns %s", cmp.Or(of[0].Account, of[0].Domain))
+			continue
+		}
+		if err != nil {
 			return st, err
 		}
 		for i := range answer.Events {
