@@ -51,18 +51,40 @@ const (
 	keepEndedFor = 3600 * 1000000 // microseconds
 )
 
-// forget drops ended calls that no late fact is expected for.
+// forget drops ended calls that no late fact is expected for. One whose end was
+// inferred is kept for as long as correlation keeps its legs, however many have
+// ended since: it may turn out to live.
 func (a *account) forget(now events.Time) {
-	for len(a.ended) > 0 {
-		c := a.calls[a.ended[0]]
-		if c != nil && !c.live() && len(a.ended) <= keepEnded && now < c.ended().recorded+keepEndedFor {
-			return
+	inferred := 0
+	for len(a.ended) > inferred {
+		c := a.calls[a.ended[inferred]]
+		if c != nil && !c.live() && now < c.ended().recorded+keepEndedFor {
+			if len(a.ended) <= keepEnded {
+				return
+			}
+			if c.ended().inferred != "" {
+				inferred++
+				continue
+			}
+			if len(a.ended)-a.doubtful() <= keepEnded {
+				return
+			}
 		}
 		if c != nil && !c.live() {
-			delete(a.calls, a.ended[0])
+			delete(a.calls, a.ended[inferred])
 		}
-		a.ended = a.ended[1:]
+		a.ended = slices.Delete(a.ended, inferred, inferred+1)
 	}
+}
+
+// doubtful counts the ended calls whose end was inferred.
+func (a *account) doubtful() (n int) {
+	for _, id := range a.ended {
+		if c := a.calls[id]; c != nil && c.ended().inferred != "" {
+			n++
+		}
+	}
+	return n
 }
 
 func (a *account) liveCalls() int {

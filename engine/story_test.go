@@ -352,6 +352,25 @@ func TestInferredEndIsWithdrawn(t *testing.T) {
 	s.want(s.leg(hangup("b", "NORMAL_CLEARING")), "1004 callFinished a answered", "1004 line 2", "1004 ONHOOK")
 }
 
+// TestInferredEndIsWithdrawnAfterOtherCalls: however many calls the account has had
+// since, as long as correlation knows the leg.
+func TestInferredEndIsWithdrawnAfterOtherCalls(t *testing.T) {
+	s := newStory(t, Policies{})
+	s.feed(s.input(incoming("b", "a", anna, "380")), s.input(of(LegAnswered, "b")))
+	absent := s.input(LegObservation{Kind: LegAbsent, Leg: "b"})
+	absent.Origin, absent.Unframed = events.Resync, true
+	s.feed(absent)
+	for i := range 2 * keepEnded {
+		id := fmt.Sprint("x", i)
+		s.feed(s.input(incoming(id, id, anna, "381")), s.input(hangup(id, "ORIGINATOR_CANCEL")))
+	}
+	if n := len(s.o.projection.accounts[anna].calls); n != keepEnded+1 {
+		t.Errorf("%d calls are kept, want %d and the doubtful one", n, keepEnded)
+	}
+	s.want(s.leg(of(LegHeld, "b")), "1004 callReinstated a", "1004 line 1816", "1004 ISBUSY", "1004 hold a", "1004 line 1568")
+	s.want(s.leg(hangup("b", "NORMAL_CLEARING")), "1004 callFinished a answered", "1004 line 2", "1004 ONHOOK")
+}
+
 func TestBlindTransferNeedsATransferor(t *testing.T) {
 	moved := func(o *LegObservation) { o.TransferTarget, o.TransferStamp = "1007", "1800000000:x" }
 	trunk := LegObservation{Kind: LegCreated, Leg: "a", Presence: "+380@carrier.example", Vars: true, ChannelCall: "a", Inbound: true, CallerNumber: "380"}
