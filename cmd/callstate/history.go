@@ -184,7 +184,7 @@ func (e *env) printCallHeading(ev *events.Event) {
 	if at == 0 {
 		at = ev.RecordedAt
 	}
-	fmt.Fprintf(e.out, "%s  call %s  conversation %s  %s UTC\n", ev.Account, ev.Call, ev.Conversation, at.Time().Format(time.DateOnly))
+	fmt.Fprintf(e.out, "%s  call %s  conversation %s  %s UTC\n", onScreen(ev.Account), onScreen(ev.Call), onScreen(ev.Conversation), at.Time().Format(time.DateOnly))
 }
 
 // trunk stands for the account of a leg that has none.
@@ -203,7 +203,7 @@ func (e *env) printEntry(h *engine.HistoryEntry, who string) {
 	if ev.Leg != "" {
 		leg = "leg " + shortID(ev.Leg)
 	}
-	fmt.Fprintf(e.out, "%6d  %s  %s%s %-12s  %s%s\n", ev.Position, clock(ev.OccurredAt), who, e.paint("1", fmt.Sprintf("%-22s", ev.Type())), leg, payloadText(ev.Payload), origin)
+	fmt.Fprintf(e.out, "%6d  %s  %s%s %-12s  %s%s\n", ev.Position, clock(ev.OccurredAt), onScreen(who), e.paint("1", fmt.Sprintf("%-22s", ev.Type())), onScreen(leg), onScreen(payloadText(ev.Payload)), onScreen(origin))
 	for j := range h.CTI {
 		c := &h.CTI[j]
 		fmt.Fprintf(e.out, "        %s %-20s %s\n", e.paint("90", "↳"), c.Event, eventText(c))
@@ -238,7 +238,7 @@ func (e *env) printEvidence(all []engine.Evidence, asJSON bool) error {
 			}
 			rows = append(rows, []string{ev.Field, ev.Value, fmt.Sprint(ev.Position), string(ev.Type), clock(ev.OccurredAt), of})
 		}
-		fmt.Fprintf(e.out, "%s  call %s\n", key.Account, key.Call)
+		fmt.Fprintf(e.out, "%s  call %s\n", onScreen(key.Account), onScreen(key.Call))
 		if err := e.table([]string{"FIELD", "VALUE", "EVENT", "TYPE", "WHEN", ""}, rows); err != nil {
 			return err
 		}

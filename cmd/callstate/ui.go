@@ -14,8 +14,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/callstate/callstate/adapters/natsbus"
 	"github.com/callstate/callstate/events"
@@ -77,10 +79,13 @@ func (e *env) eventLine(ev *cti.Event) string {
 	if c := eventColours[ev.Event]; c != "" {
 		name = e.paint(c, name)
 	}
-	return fmt.Sprintf("%s  %-18s %s  %s", clock(ev.Time), ev.Account, name, eventText(ev))
+	return fmt.Sprintf("%s  %-18s %s  %s", clock(ev.Time), onScreen(ev.Account), name, eventText(ev))
 }
 
-func eventText(ev *cti.Event) string {
+// eventText is what an event says, for people.
+func eventText(ev *cti.Event) string { return onScreen(eventWords(ev)) }
+
+func eventWords(ev *cti.Event) string {
 	var b strings.Builder
 	switch ev.Event {
 	case cti.LineStateChanged:
@@ -126,6 +131,29 @@ func party(number string) string {
 	return number
 }
 
+// onScreen is a text as it may go to a screen: who calls chooses a number and a name,
+// and must not move the cursor, colour a line, or begin another one.
+func onScreen(s string) string {
+	if !strings.ContainsFunc(s, moves) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if moves(r) {
+			q := strconv.QuoteRune(r)
+			b.WriteString(q[1 : len(q)-1])
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// moves reports whether a screen does something with r other than showing it.
+func moves(r rune) bool {
+	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
+}
+
 // shortID is enough of an id to tell calls apart on a screen.
 func shortID(id string) string {
 	if len(id) > 8 {
@@ -150,7 +178,11 @@ func (e *env) table(header []string, rows [][]string) error {
 	w := tabwriter.NewWriter(e.out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, strings.Join(header, "\t"))
 	for _, r := range rows {
-		fmt.Fprintln(w, strings.Join(r, "\t"))
+		cells := make([]string, len(r))
+		for i := range r {
+			cells[i] = onScreen(r[i])
+		}
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
 	}
 	return w.Flush()
 }

@@ -160,7 +160,7 @@ func (c *callDiff) print(w io.Writer) {
 		}
 		fmt.Fprintf(w, "  event %-8d %-10s %s\n", x.Position, x.Kind, what)
 		for _, f := range x.Fields {
-			fmt.Fprintf(w, "    - %s: %s\n    + %s: %s\n", f.Field, cmp.Or(f.Published, "(absent)"), f.Field, cmp.Or(f.Expected, "(absent)"))
+			fmt.Fprintf(w, "    - %s: %s\n    + %s: %s\n", f.Field, onScreen(cmp.Or(f.Published, "(absent)")), f.Field, onScreen(cmp.Or(f.Expected, "(absent)")))
 		}
 	}
 }
