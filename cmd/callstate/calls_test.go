@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -88,6 +89,60 @@ func momentsAgree(t *testing.T, name string, steps []engine.Step, log engine.Rea
 		if d := gocmp.Diff(live, got) + gocmp.Diff(flags, lines); d != "" || m.Position != s.Event.Position {
 			t.Errorf("%s: at event %d, got %d (-fold +at):\n%s", name, s.Event.Position, m.Position, d)
 			return
+		}
+	}
+}
+
+// TestCallsOfOneIDAreOfAllAccounts: a call id that two agents share is asked for when
+// one of them has had so many calls since that the fold has forgotten it.
+func TestCallsOfOneIDAreOfAllAccounts(t *testing.T) {
+	log := memory.New()
+	at, b := events.At(time.Now()), &events.Batch{}
+	add := func(account, call string, p events.Payload) {
+		at++
+		b.Events = append(b.Events, events.Event{
+			ID: at.String(), Version: 1, Domain: "acme.example", Account: account, Call: call, Leg: "l" + call, Conversation: call,
+			OccurredAt: at, RecordedAt: at, Payload: p,
+		})
+	}
+	calls := [][2]string{{"1001@acme.example", "c"}, {"1002@acme.example", "c"}}
+	for i := range 20 {
+		calls = append(calls, [2]string{"1001@acme.example", fmt.Sprint("later-", i)})
+	}
+	for _, c := range calls {
+		add(c[0], c[1], &events.CallNew{Direction: events.In})
+		add(c[0], c[1], &events.CallHungup{Hangup: events.Hangup{Cause: "USER_BUSY"}})
+	}
+	if err := log.Append(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	e := engine.New(log, nullBus{}, nil, engine.Config{})
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := e.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	q := &queries{engine: e, store: log}
+	for _, c := range []struct {
+		filter natsbus.CallFilter
+		want   int
+	}{
+		{natsbus.CallFilter{CallID: "c"}, 2},
+		{natsbus.CallFilter{CallID: "c", Domain: "acme.example"}, 2},
+		{natsbus.CallFilter{CallID: "c", Account: "1002@acme.example"}, 1},
+		{natsbus.CallFilter{CallID: "c", Live: true}, 0},
+		{natsbus.CallFilter{CallID: "later-19"}, 1},
+		{natsbus.CallFilter{CallID: "none"}, 0},
+	} {
+		if vs, err := q.Calls(t.Context(), c.filter); err != nil || len(vs) != c.want {
+			t.Errorf("%+v: %d calls, want %d, %v", c.filter, len(vs), c.want, err)
 		}
 	}
 }

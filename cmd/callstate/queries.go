@@ -48,20 +48,49 @@ func (q *queries) Call(ctx context.Context, key events.CallKey) (cti.CallView, b
 	return v, false, err
 }
 
-// Calls implements natsbus.Queries. Calls that are live, and one that is asked
-// for by id and is known, are answered from memory; all else from the log.
+// Calls implements natsbus.Queries. Calls that are live, and those of an id that
+// are all remembered, are answered from memory; all else from the log.
 func (q *queries) Calls(ctx context.Context, f natsbus.CallFilter) ([]cti.CallView, error) {
 	if f.Live || f.CallID != "" {
 		all, err := q.engine.Calls(ctx, f.Account)
 		if err != nil {
 			return nil, unavailable(err)
 		}
+		known := map[events.CallKey]bool{}
+		for i := range all {
+			known[events.CallKey{Account: all[i].Account, Call: all[i].CallID}] = true
+		}
 		all = slices.DeleteFunc(all, func(v cti.CallView) bool { return !f.Match(&v) })
-		if f.Live || len(all) > 0 {
+		enough := f.Live
+		if !enough && len(all) > 0 {
+			if enough, err = q.remembered(ctx, f, known); err != nil {
+				return nil, err
+			}
+		}
+		if enough {
 			return engine.Latest(all, f.Limit), nil
 		}
 	}
 	return engine.FindCalls(ctx, q.store, f)
+}
+
+// remembered reports whether all accounts' calls of the filter's id are among the
+// known ones: a busy agent's may be forgotten while another's is not.
+func (q *queries) remembered(ctx context.Context, f natsbus.CallFilter, known map[events.CallKey]bool) (bool, error) {
+	lines, err := q.Lines(ctx, natsbus.LineFilter{Account: f.Account, Domain: f.Domain})
+	if err != nil {
+		return false, err
+	}
+	for i := range lines {
+		key := events.CallKey{Account: lines[i].Account, Call: f.CallID}
+		if known[key] {
+			continue
+		}
+		if has, err := q.store.HasCall(key); has || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // History implements natsbus.Queries.
