@@ -113,6 +113,8 @@ func TestCallsOfOneIDAreOfAllAccounts(t *testing.T) {
 		add(c[0], c[1], &events.CallNew{Direction: events.In})
 		add(c[0], c[1], &events.CallHungup{Hangup: events.Hangup{Cause: "USER_BUSY"}})
 	}
+	add("1001@acme.example", "c-2", &events.CallNew{Direction: events.In})
+	add("1001@acme.example", "c-2", &events.CallUUIDChanged{Alias: "c", Reason: "record"})
 	if err := log.Append(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
@@ -134,15 +136,20 @@ func TestCallsOfOneIDAreOfAllAccounts(t *testing.T) {
 		filter natsbus.CallFilter
 		want   int
 	}{
-		{natsbus.CallFilter{CallID: "c"}, 2},
-		{natsbus.CallFilter{CallID: "c", Domain: "acme.example"}, 2},
+		{natsbus.CallFilter{CallID: "c"}, 3},
+		{natsbus.CallFilter{CallID: "c", Domain: "acme.example"}, 3},
 		{natsbus.CallFilter{CallID: "c", Account: "1002@acme.example"}, 1},
-		{natsbus.CallFilter{CallID: "c", Live: true}, 0},
+		{natsbus.CallFilter{CallID: "c", Live: true}, 1},
 		{natsbus.CallFilter{CallID: "later-19"}, 1},
 		{natsbus.CallFilter{CallID: "none"}, 0},
 	} {
 		if vs, err := q.Calls(t.Context(), c.filter); err != nil || len(vs) != c.want {
 			t.Errorf("%+v: %d calls, want %d, %v", c.filter, len(vs), c.want, err)
+		}
+	}
+	for _, id := range []string{"c", "c-2", "later-1"} {
+		if v, ok, err := q.Call(t.Context(), events.CallKey{Account: "1001@acme.example", Call: id}); err != nil || v.CallID != id {
+			t.Errorf("call %s: %s, %v, %v", id, v.CallID, ok, err)
 		}
 	}
 }

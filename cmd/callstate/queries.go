@@ -29,15 +29,17 @@ func unavailable(err error) error {
 	return err
 }
 
-// Call implements natsbus.Queries.
+// Call implements natsbus.Queries. An id that is another call's alias is first that
+// of the call of that id, also where only the log knows it: of calls that came to
+// the account under one id, the later ones have it as an alias.
 func (q *queries) Call(ctx context.Context, key events.CallKey) (cti.CallView, bool, error) {
 	v, ok, err := q.engine.Call(ctx, key)
-	if err != nil || ok {
+	if err != nil || ok && v.CallID == key.Call {
 		return v, ok, unavailable(err)
 	}
 	known, err := q.store.HasCall(key)
 	if err != nil || !known {
-		return v, false, err
+		return v, ok, err
 	}
 	found, err := engine.FindCalls(ctx, q.store, engine.CallFilter{Account: key.Account, CallID: key.Call})
 	for i := range found {
@@ -45,7 +47,7 @@ func (q *queries) Call(ctx context.Context, key events.CallKey) (cti.CallView, b
 			return found[i], true, err
 		}
 	}
-	return v, false, err
+	return v, ok, err
 }
 
 // Calls implements natsbus.Queries. Calls that are live, and those of an id that
