@@ -88,10 +88,13 @@ func (e *env) export(ctx context.Context, o *exportOptions) error {
 	if err != nil {
 		return err
 	}
+	next := log.Last() + 1
+	if o.from > next {
+		return fmt.Errorf("--from %d: the log ends at event %d; it is not the one of which an export said that position, or it has lost its end", o.from, next-1)
+	}
 	if base > 0 && o.from <= base {
 		e.say("retention has dropped the events through %d: what is exported begins after them", base)
 	}
-	next := log.Last() + 1
 	p := e.progress("events", log.Last())
 	err = e.writeOut(o.file, func(w io.Writer) error {
 		if o.events {
