@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -132,6 +133,9 @@ A call is listed when it passes every filter that is given.`,
 			if err != nil {
 				return err
 			}
+			if src.data == "" && limit == 0 && len(vs) == ofEngine {
+				e.say("these are the latest %d; there may be more, which --limit, a filter or export tells", ofEngine)
+			}
 			slices.Reverse(vs)
 			return e.printCalls(maskWith(mask, vs), asJSON)
 		},
@@ -144,12 +148,16 @@ A call is listed when it passes every filter that is given.`,
 	return cmd
 }
 
+// ofEngine is how many calls a running engine is asked for unless it is said.
+const ofEngine = 100
+
 // findCalls returns the calls that f lets through, the latest first.
 func (e *env) findCalls(ctx context.Context, src *sourceFlags, f engine.CallFilter) ([]cti.CallView, error) {
 	if src.data == "" {
 		var answer struct {
 			Calls []cti.CallView `json:"calls"`
 		}
+		f.Limit = cmp.Or(f.Limit, ofEngine)
 		err := src.ask(natsbus.ScopeOf(f.Account, f.Domain), "calls.list", f, &answer)
 		return answer.Calls, err
 	}

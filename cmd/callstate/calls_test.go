@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -150,6 +151,55 @@ func TestCallsOfOneIDAreOfAllAccounts(t *testing.T) {
 	for _, id := range []string{"c", "c-2", "later-1"} {
 		if v, ok, err := q.Call(t.Context(), events.CallKey{Account: "1001@acme.example", Call: id}); err != nil || v.CallID != id {
 			t.Errorf("call %s: %s, %v, %v", id, v.CallID, ok, err)
+		}
+	}
+}
+
+// TestCallsOfAnEngineSayThatThereAreMore: a list that is cut is not taken for a whole one.
+func TestCallsOfAnEngineSayThatThereAreMore(t *testing.T) {
+	log, b := memory.New(), &events.Batch{}
+	for i := range ofEngine + 1 {
+		at := events.At(time.Now()) + events.Time(i)
+		b.Events = append(b.Events, events.Event{
+			ID: fmt.Sprint(i), Version: 1, Domain: "acme.example", Account: "1001@acme.example", Call: fmt.Sprint("c", i), Leg: "l",
+			OccurredAt: at, RecordedAt: at, Payload: &events.CallNew{Direction: events.In},
+		})
+	}
+	if err := log.Append(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	cfg := defaultConfig()
+	cfg.Data, cfg.Listen = t.TempDir(), "127.0.0.1:-1"
+	a, err := openAppOn(cfg, log, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.close()
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := a.engine.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args  []string
+		calls int
+		said  bool
+	}{
+		{nil, ofEngine, true},
+		{[]string{"--limit", "100"}, ofEngine, false},
+		{[]string{"--limit", "1000"}, ofEngine + 1, false},
+		{[]string{"--since", "1h ago", "--direction", "out"}, 0, false},
+	} {
+		out, said := runVerb(t, append([]string{"calls", "--json", "--nats", a.server.URL()}, c.args...)...)
+		if n := strings.Count(out, "\n"); n != c.calls || strings.Contains(said, "there may be more") != c.said {
+			t.Errorf("%v: %d calls, want %d; said %q", c.args, n, c.calls, said)
 		}
 	}
 }
