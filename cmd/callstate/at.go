@@ -80,7 +80,7 @@ func (e *env) findMoment(ctx context.Context, src *sourceFlags, f engine.AtFilte
 		return m, err
 	}
 	if calls.More {
-		return m, fmt.Errorf("more than %d calls were live; ask for one account or domain, or read the log with --data", page)
+		return m, fmt.Errorf("more than %d calls were live; ask for one account or domain, or read a copy of the log with --data", page)
 	}
 	m.Position, m.Calls = calls.Position, calls.Calls
 	for {

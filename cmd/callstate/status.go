@@ -232,13 +232,31 @@ func (f *sourceFlags) allLines(of natsbus.Scope) ([]cti.LineView, error) {
 	return all, nil
 }
 
-// liveCalls returns the live calls by account and call id.
+// liveCalls asks for the live calls, the latest first, as many at a time as a message
+// of NATS holds.
 func (f *sourceFlags) liveCalls(domain string) ([]cti.CallView, error) {
-	var answer struct {
-		Calls []cti.CallView `json:"calls"`
+	var all []cti.CallView
+	seen := map[events.CallKey]bool{}
+	q := engine.CallFilter{Domain: domain, Live: true, Limit: page}
+	for {
+		var answer struct {
+			Calls []cti.CallView `json:"calls"`
+		}
+		if err := f.ask(natsbus.ScopeOf("", domain), "calls.list", q, &answer); err != nil {
+			return nil, err
+		}
+		before := len(all)
+		for _, v := range answer.Calls {
+			if key := (events.CallKey{Account: v.Account, Call: v.CallID}); !seen[key] {
+				seen[key] = true
+				all = append(all, v)
+			}
+		}
+		if len(answer.Calls) < page || len(all) == before {
+			return all, nil
+		}
+		q.Until = answer.Calls[page-1].Call.StartedAt + 1 // others may have begun at that time
 	}
-	err := f.ask(natsbus.ScopeOf("", domain), "calls.list", engine.CallFilter{Domain: domain, Live: true, Limit: 1000}, &answer)
-	return answer.Calls, err
 }
 
 func (e *env) printAgents(lines []cti.LineView, calls []cti.CallView, asJSON bool) error {
