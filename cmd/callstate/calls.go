@@ -81,6 +81,11 @@ func (e *env) openWatched(src *sourceFlags) (*watchedReads, error) {
 // errNoEngine is matched where nobody answers.
 var errNoEngine = errors.New("no engine answers")
 
+// engineError is a running engine's refusal, with its code of SUBJECTS.md.
+type engineError struct{ code, text string }
+
+func (e *engineError) Error() string { return "the engine answers: " + e.text }
+
 // ask sends a request about a scope to the running engine and decodes its answer.
 func (f *sourceFlags) ask(of natsbus.Scope, verb string, request, answer any) error {
 	nc, err := f.nats.connect()
@@ -100,7 +105,7 @@ func (f *sourceFlags) ask(of natsbus.Scope, verb string, request, answer any) er
 		return fmt.Errorf("ask the engine: %w", err)
 	}
 	if text := msg.Header.Get("Nats-Service-Error"); text != "" {
-		return fmt.Errorf("the engine answers: %s", text)
+		return &engineError{msg.Header.Get("Nats-Service-Error-Code"), text}
 	}
 	return json.Unmarshal(msg.Data, answer)
 }

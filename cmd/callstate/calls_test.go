@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -168,25 +167,7 @@ func TestCallsOfAnEngineSayThatThereAreMore(t *testing.T) {
 	if err := log.Append(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
-	cfg := defaultConfig()
-	cfg.Data, cfg.Listen = t.TempDir(), "127.0.0.1:-1"
-	a, err := openAppOn(cfg, log, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.close()
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- a.run(ctx) }()
-	defer func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
-	if err := a.engine.Ready(ctx); err != nil {
-		t.Fatal(err)
-	}
+	url := engineOn(t, log)
 	for _, c := range []struct {
 		args  []string
 		calls int
@@ -197,7 +178,7 @@ func TestCallsOfAnEngineSayThatThereAreMore(t *testing.T) {
 		{[]string{"--limit", "1000"}, ofEngine + 1, false},
 		{[]string{"--since", "1h ago", "--direction", "out"}, 0, false},
 	} {
-		out, said := runVerb(t, append([]string{"calls", "--json", "--nats", a.server.URL()}, c.args...)...)
+		out, said := runVerb(t, append([]string{"calls", "--json", "--nats", url}, c.args...)...)
 		if n := strings.Count(out, "\n"); n != c.calls || strings.Contains(said, "there may be more") != c.said {
 			t.Errorf("%v: %d calls, want %d; said %q", c.args, n, c.calls, said)
 		}

@@ -115,6 +115,10 @@ func (e *env) askStory(src *sourceFlags, f natsbus.HistoryFilter) (story, error)
 			e.say("the user may not ask about everybody: of the conversation this is what concerns %s", cmp.Or(of[0].Account, of[0].Domain))
 			continue
 		}
+		if refusal, ok := errors.AsType[*engineError](err); ok && refusal.code == natsbus.CodeBadRequest && f.Limit > 1 {
+			f.Limit /= 2 // the answer may have been larger than NATS carries
+			continue
+		}
 		if err != nil {
 			return st, err
 		}

@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/callstate/callstate/events"
+	"github.com/callstate/callstate/store"
+	"github.com/callstate/callstate/store/bolt"
 	"github.com/callstate/callstate/store/memory"
 )
 
@@ -36,27 +40,70 @@ func TestAgentsOfABigPBX(t *testing.T) {
 	if err := log.Append(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
+	out, _ := runVerb(t, "agents", "--nats", engineOn(t, log))
+	if got := strings.Count(out, "+380671112233"); got != n {
+		t.Errorf("whom %d of %d agents talk with is said", got, n)
+	}
+}
+
+// TestHistoryOfACallThatSaysMuch: each CTI event carries the variables of a
+// click-to-call, so that a page of them may be larger than NATS carries.
+func TestHistoryOfACallThatSaysMuch(t *testing.T) {
+	b := &events.Batch{}
+	add := func(p events.Payload) {
+		at := events.At(time.Now())
+		b.Events = append(b.Events, events.Event{
+			ID: fmt.Sprint(len(b.Events)), Version: 1, Domain: "acme.example", Account: "1001@acme.example", Call: "c", Leg: "l", Conversation: "c",
+			OccurredAt: at, RecordedAt: at, Payload: p,
+		})
+	}
+	add(&events.CallNew{Direction: events.Out, Data: strings.Repeat("x", 20_000)})
+	for range 120 {
+		add(&events.CallDTMF{Digit: "5"})
+	}
+	log := memory.New()
+	if err := log.Append(t.Context(), &events.Batch{Events: slices.Clone(b.Events)}); err != nil {
+		t.Fatal(err)
+	}
+	data := t.TempDir()
+	onDisk, err := bolt.Open(data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(onDisk.Append(t.Context(), b), onDisk.Close()); err != nil {
+		t.Fatal(err)
+	}
+	url := engineOn(t, log)
+	for _, more := range []string{"--json", "--explain"} {
+		want, _ := runVerb(t, "history", "--data", data, more, "c")
+		if got, _ := runVerb(t, "history", "--nats", url, more, "c"); got != want {
+			t.Errorf("%s: %d bytes, want %d", more, len(got), len(want))
+		}
+	}
+}
+
+// engineOn runs an engine without a link on a log, for the test's life, and returns
+// where its NATS server is.
+func engineOn(t *testing.T, log store.Store) string {
+	t.Helper()
 	cfg := defaultConfig()
 	cfg.Data, cfg.Listen = t.TempDir(), "127.0.0.1:-1"
 	a, err := openAppOn(cfg, log, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer a.close()
-	ctx, stop := context.WithCancel(t.Context())
+	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- a.run(ctx) }()
-	defer func() {
+	t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-	}()
+		a.close()
+	})
 	if err := a.engine.Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
-	out, _ := runVerb(t, "agents", "--nats", a.server.URL())
-	if got := strings.Count(out, "+380671112233"); got != n {
-		t.Errorf("whom %d of %d agents talk with is said", got, n)
-	}
+	return a.server.URL()
 }
