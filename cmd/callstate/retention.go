@@ -203,8 +203,12 @@ func (r *retainer) clean() {
 	if r.Export == "" {
 		return
 	}
-	left, _ := filepath.Glob(filepath.Join(r.Export, exportTemporary)) // the pattern is good
-	for _, name := range left {
+	left, _ := os.ReadDir(r.Export) // there may be none yet
+	for _, e := range left {
+		if like, _ := filepath.Match(exportTemporary, e.Name()); !like { // the pattern is good
+			continue
+		}
+		name := filepath.Join(r.Export, e.Name())
 		if err := os.Remove(name); err != nil {
 			r.logger.Warn("retention: an unfinished export is left", "file", name, "err", err)
 		}

@@ -135,7 +135,7 @@ func openWreckage(dir string) (*wreckage, error) {
 		explain := &Store{dir: dir, readOnly: true}
 		return nil, fmt.Errorf("inspect %s: %w", dir, explain.explainOpen(err))
 	}
-	names, err := filepath.Glob(filepath.Join(dir, sealedPattern))
+	names, err := matching(dir, sealedPattern)
 	if err != nil {
 		return fail(err)
 	}
@@ -209,7 +209,7 @@ func (s *wreckage) identify() error {
 			}
 		}
 	}
-	snapshots, err := filepath.Glob(filepath.Join(s.dir, snapshotNames))
+	snapshots, err := matching(s.dir, snapshotNames)
 	if err != nil {
 		return err
 	}
@@ -266,7 +266,7 @@ func (s *wreckage) checkSnapshots() error {
 	if s.found.LogID == "" {
 		return nil
 	}
-	names, err := filepath.Glob(filepath.Join(s.dir, snapshotNames))
+	names, err := matching(s.dir, snapshotNames)
 	if err != nil {
 		return err
 	}

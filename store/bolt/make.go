@@ -36,7 +36,7 @@ func (s *Store) makeFirst(path string, from start) error {
 	if there, err := isThere(path); there || err != nil {
 		return err
 	}
-	if sealed, err := filepath.Glob(filepath.Join(s.dir, sealedPattern)); err != nil || len(sealed) > 0 {
+	if sealed, err := matching(s.dir, sealedPattern); err != nil || len(sealed) > 0 {
 		return errors.Join(err, fmt.Errorf("%w: %s is gone, its older files are there", store.ErrDamaged, FileName))
 	}
 	id, err := uuid.NewRandom()
@@ -90,6 +90,25 @@ func isThere(path string) (bool, error) {
 	return err == nil, err
 }
 
+// matching returns the paths of a folder's files whose names are like pattern, in
+// order. The folder's own name, in which there may be a bracket, is no pattern.
+func matching(dir, pattern string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var paths []string
+	for _, e := range entries {
+		switch like, err := filepath.Match(pattern, e.Name()); {
+		case err != nil:
+			return nil, err
+		case like:
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	return paths, nil
+}
+
 // settle puts on disk what a process that was killed had written and not synced:
 // it is about to be read, and what follows from it to be seen by others.
 func (s *Store) settle(file *os.File) error {
@@ -106,7 +125,7 @@ func (s *Store) settle(file *os.File) error {
 func (s *Store) removeLeftovers() error {
 	left := []string{s.head.path + newSuffix}
 	for _, name := range []string{snapshotNames, BaseName} {
-		names, err := filepath.Glob(filepath.Join(s.dir, tempPattern(name)))
+		names, err := matching(s.dir, tempPattern(name))
 		if err != nil {
 			return err
 		}

@@ -150,7 +150,7 @@ func openFile(path string, o *bbolt.Options, d disk) (db *bbolt.DB, file *os.Fil
 // roll that was cut short left behind, a second name of the file that is still
 // appended to, is not among them.
 func (s *Store) sealed() ([]*segment, error) {
-	names, err := filepath.Glob(filepath.Join(s.dir, sealedPattern))
+	names, err := matching(s.dir, sealedPattern)
 	if err != nil {
 		return nil, err
 	}

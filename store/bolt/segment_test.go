@@ -152,6 +152,21 @@ func TestFilesBeginAnewAndAreOneLog(t *testing.T) {
 	check(r)
 }
 
+// TestFolderWithBrackets: a folder's name may be one that means something to a shell.
+func TestFolderWithBrackets(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "calls [a-c]*")
+	if err := inFiles(t, dir, 3).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := Inspect(t.Context(), dir); err != nil || !d.Whole() {
+		t.Errorf("inspected: %+v, %v", d, err)
+	}
+	s := mustOpen(t, dir, nil)
+	if got := positionsFrom(t, s, 1); !slices.Equal(got, upTo(1, 12)) {
+		t.Errorf("positions %v", got)
+	}
+}
+
 func TestDropGivesSpaceBack(t *testing.T) {
 	dir := t.TempDir()
 	s := inFiles(t, dir, 5)

@@ -106,7 +106,7 @@ type snapshotFile struct {
 
 // snapshots returns the files beside the log, in order of position.
 func (s *Store) snapshots() ([]snapshotFile, error) {
-	names, err := filepath.Glob(filepath.Join(s.dir, snapshotNames))
+	names, err := matching(s.dir, snapshotNames)
 	if err != nil {
 		return nil, err
 	}
