@@ -45,7 +45,7 @@ func Since(ctx context.Context, log Log, f SinceFilter) (Missed, error) {
 	}
 	m.After = max(m.After, st.sequence(&f))
 	m.Position = max(m.Position, st.Position())
-	st, err = st.lateFor(log, &f, &m)
+	st, err = st.lateFor(ctx, log, &f, &m)
 	if err != nil {
 		return m, err
 	}
@@ -53,11 +53,11 @@ func Since(ctx context.Context, log Log, f SinceFilter) (Missed, error) {
 	p.mute = m.Position
 	m.Last = max(p.position, m.Position)
 	err = readOn(ctx, log, p.position+1, func(ev *events.Event) error {
-		if f.Account != "" && ev.Account != f.Account || f.Domain != "" && !inDomain(ev.Account, f.Domain) {
+		m.Last = max(m.Last, ev.Position)
+		if !f.about(ev) {
 			return nil
 		}
 		r := p.Apply(ev)
-		m.Last = max(m.Last, ev.Position)
 		for i := range r.Messages {
 			if e := &r.Messages[i].Event; f.wants(e, m.After) {
 				m.Events = append(m.Events, *e)
@@ -78,10 +78,10 @@ func Since(ctx context.Context, log Log, f SinceFilter) (Missed, error) {
 // lateFor returns the latest state from which a fold gives all that f asks for: s, or
 // a snapshot. It goes back by ever longer steps, so that what is read is at most
 // about twice what was missed.
-func (s *State) lateFor(log Log, f *SinceFilter, m *Missed) (*State, error) {
+func (s *State) lateFor(ctx context.Context, log Log, f *SinceFilter, m *Missed) (*State, error) {
 	last := log.Last()
 	most := last
-	if f.Account == "" {
+	if f.Account == "" && f.Domain == "" {
 		most = m.Position
 	}
 	for most > s.Position() {
@@ -89,9 +89,41 @@ func (s *State) lateFor(log Log, f *SinceFilter, m *Missed) (*State, error) {
 		if err != nil || late.Position() <= s.Position() || late.known(f, m.After, m.Position) {
 			return late, err
 		}
+		if none, err := f.untouched(ctx, log, m.Position, late.Position()); none || err != nil {
+			return late, err
+		}
 		most = late.Position() - min(late.Position(), 1+last-late.Position())
 	}
 	return s, nil
+}
+
+// about reports whether an event is of an account that is asked for.
+func (f *SinceFilter) about(ev *events.Event) bool {
+	return (f.Account == "" || ev.Account == f.Account) && (f.Domain == "" || inDomain(ev.Account, f.Domain))
+}
+
+// untouched reports whether no event between two positions is of those asked for: a
+// state that is later than the first then gives all. It mostly looks at few: who asks
+// has been told all but the last minute's.
+func (f *SinceFilter) untouched(ctx context.Context, log Reader, position, through uint64) (bool, error) {
+	if f.Account == "" && f.Domain == "" || f.After != 0 || f.CallID != "" {
+		return false, nil
+	}
+	untouched := true
+	err := readOn(ctx, log, position+1, func(ev *events.Event) error {
+		if ev.Position > through {
+			return errEnough
+		}
+		if f.about(ev) {
+			untouched = false
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return untouched, err
 }
 
 func inDomain(account, domain string) bool {

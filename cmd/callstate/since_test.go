@@ -47,6 +47,8 @@ func TestSinceGivesWhatWasMissed(t *testing.T) {
 			e := &all[j]
 			check(t, log, all, engine.SinceFilter{Account: e.Account, After: e.LineSeq}, func(x *cti.Event) bool { return x.Account == e.Account && x.LineSeq > e.LineSeq })
 			check(t, log, all, engine.SinceFilter{Position: e.Position}, func(x *cti.Event) bool { return x.Position > e.Position })
+			check(t, log, all, engine.SinceFilter{Account: e.Account, Position: e.Position}, func(x *cti.Event) bool { return x.Account == e.Account && x.Position > e.Position })
+			check(t, log, all, engine.SinceFilter{Domain: e.Domain, Position: e.Position}, func(x *cti.Event) bool { return x.Domain == e.Domain && x.Position > e.Position })
 			if e.CallID != "" {
 				check(t, log, all, engine.SinceFilter{Account: e.Account, CallID: e.CallID, After: e.Seq}, func(x *cti.Event) bool {
 					return x.Account == e.Account && x.CallID == e.CallID && x.Seq > e.Seq
