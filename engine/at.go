@@ -37,21 +37,26 @@ type Moment struct {
 // At folds a log as far as f.Time and returns the PBX as it was. By our clock
 // that is the log up to its last event recorded by then, so that the answer is a
 // state which the engine was in, also where the clock was set back. By the
-// switch's clock events are left out one by one; an event that says no time
-// counts by our clock.
+// switch's clock events are left out one by one, which takes a fold of the whole log;
+// an event that says no time counts by our clock. What retention has dropped can only
+// be left out as a whole, so that a time before the first event that it has left gets
+// no answer.
 func At(ctx context.Context, log Reader, f AtFilter) (Moment, error) {
 	m := Moment{Calls: []cti.CallView{}, Lines: []cti.LineView{}}
 	st, last, err := before(ctx, log, f)
 	if err != nil {
 		return m, err
 	}
-	p := st.projection
+	p, from := st.projection, st.Position()+1
 	p.mute, m.Position = ^uint64(0), st.Position()
-	err = readOn(ctx, log, st.Position()+1, func(ev *events.Event) error {
+	err = readOn(ctx, log, from, func(ev *events.Event) error {
 		switch {
 		case ev.Position > last:
 			return errEnough
 		case f.Occurred && firstTime(ev.OccurredAt, ev.RecordedAt) > f.Time:
+			if ev.Position == from && from > 1 {
+				return f.dropped(from - 1)
+			}
 			return nil
 		}
 		m.Position = ev.Position
@@ -98,13 +103,17 @@ func before(ctx context.Context, log Reader, f AtFilter) (st *State, last uint64
 	case err != nil:
 		return nil, 0, err
 	case base > 0 && last == base:
-		return nil, 0, fmt.Errorf("%w: event %d is the first that retention has left, and it is of after %s", ErrDropped, base+1, f.Time)
+		return nil, 0, f.dropped(base)
 	case ok:
 		st, err = lastState(l, last, slog.New(slog.DiscardHandler))
 	default:
 		st, err = openState(log)
 	}
 	return st, last, err
+}
+
+func (f *AtFilter) dropped(base uint64) error {
+	return fmt.Errorf("%w: event %d is the first that retention has left, and it is of after %s", ErrDropped, base+1, f.Time)
 }
 
 // lastBy returns the position of the last event that was recorded by then, base for
