@@ -61,7 +61,8 @@ type indexed interface {
 
 // around returns a state of before the calls and the position of their last event.
 // What can be told of them lies in between, or where a call has not ended after it.
-// A log that does not know that is read from its first event to its last one.
+// Where retention has cut through one the state is that which it has left. A log that
+// does not know that is read from its first event to its last one.
 func around(ctx context.Context, log Reader, keys []events.CallKey) (st *State, last uint64, err error) {
 	l, ok := log.(indexed)
 	if !ok {
@@ -70,7 +71,12 @@ func around(ctx context.Context, log Reader, keys []events.CallKey) (st *State, 
 	}
 	first := ^uint64(0)
 	for _, key := range keys {
+		begins := false
 		err := l.ReadCall(ctx, key, func(ev *events.Event) error {
+			if _, ok := ev.Payload.(*events.CallNew); !ok && !begins {
+				first = 0
+			}
+			begins = true
 			first, last = min(first, ev.Position), max(last, ev.Position)
 			return nil
 		})
@@ -78,7 +84,7 @@ func around(ctx context.Context, log Reader, keys []events.CallKey) (st *State, 
 			return nil, 0, err
 		}
 	}
-	if last == 0 {
+	if last == 0 || first == 0 {
 		st, err = openState(log)
 	} else {
 		st, err = lastState(l, first-1, slog.New(slog.DiscardHandler))
@@ -203,10 +209,11 @@ func conversationOf(ctx context.Context, log Reader, keys []events.CallKey) (ids
 
 // Evidence names the event that gave a field of a call's view the value it has.
 type Evidence struct {
-	Account    string      `json:"account"`
-	CallID     string      `json:"callId"`
-	Field      string      `json:"field"` // as in the JSON of the view; legs.<leg id>.<field> of a leg
-	Value      string      `json:"value"`
+	Account string `json:"account"`
+	CallID  string `json:"callId"`
+	Field   string `json:"field"` // as in the JSON of the view; legs.<leg id>.<field> of a leg
+	Value   string `json:"value"`
+	// Position is 0 and Type empty where retention has dropped the event.
 	Position   uint64      `json:"position"`
 	Type       events.Type `json:"type"`
 	OccurredAt events.Time `json:"occurredAt,omitempty"`
@@ -227,6 +234,16 @@ func Explain(ctx context.Context, log Reader, key events.CallKey) ([]Evidence, e
 	p := st.projection
 	p.mute = ^uint64(0)
 	fields := map[string]*Evidence{}
+	view := func() map[string]string {
+		if a := p.accounts[key.Account]; a != nil && a.calls[key.Call] != nil {
+			c := a.calls[key.Call]
+			return viewFields(c.view(a.name, a.features(c)))
+		}
+		return nil
+	}
+	for name, value := range view() { // set by what retention has dropped
+		fields[name] = &Evidence{Account: key.Account, CallID: key.Call, Field: name, Value: value}
+	}
 	err = readOn(ctx, log, st.Position()+1, func(ev *events.Event) error {
 		if ev.Position > last && !p.liveAny(keys) {
 			return errEnough
@@ -235,12 +252,10 @@ func Explain(ctx context.Context, log Reader, key events.CallKey) ([]Evidence, e
 			return nil
 		}
 		p.Apply(ev)
-		a := p.accounts[key.Account]
-		c := a.calls[key.Call]
-		if c == nil {
+		now := view()
+		if now == nil {
 			return nil
 		}
-		now := viewFields(c.view(a.name, a.features(c)))
 		for name, value := range now {
 			if f := fields[name]; f != nil && f.Value == value {
 				continue

@@ -52,3 +52,29 @@ func TestAtBeforeWhatIsLeft(t *testing.T) {
 		}
 	}
 }
+
+// TestExplainOfWhatWasDropped: what a dropped event set, no other event did.
+func TestExplainOfWhatWasDropped(t *testing.T) {
+	log := &sliceLog{}
+	log.call(1, 5, anna, "c1", "380") // began, answered; the end is left
+	left := retained(t, log, 2)
+	left.evs = append(left.evs[:2:2], events.Event{ // and before it an event of the agent
+		Position: 3, Account: anna, Payload: &events.WebRTCRegistered{},
+	}, left.evs[2])
+	left.evs[3].Position = 4
+	got, err := Explain(t.Context(), left, events.CallKey{Account: anna, Call: "c1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]uint64{"callerId": 0, "answeredAt": 0, "ringMs": 0, "endedAt": 4, "outcome": 4, "state": 4}
+	for i := range got {
+		e := &got[i]
+		if p, ok := want[e.Field]; ok && (e.Position != p || (e.Type == "") != (p == 0) || e.Of != "") {
+			t.Errorf("%s = %s by event %d %s of %q, want event %d", e.Field, e.Value, e.Position, e.Type, e.Of, p)
+		}
+		delete(want, e.Field)
+	}
+	if len(want) > 0 {
+		t.Errorf("nothing said of %v", want)
+	}
+}

@@ -33,7 +33,8 @@ an alias will do.
 With --conversation the story is that of the whole conversation: all accounts' calls,
 consultations and transfers, and the legs that are no account's (trunks), across
 merges. With --explain it is not a story but evidence: every field of the call as it is
-now, with the event, by position and type, that set it last.`,
+now, with the event, by position and type, that set it last; dropped where retention
+has dropped that event.`,
 		Example: `  callstate history --data ~/.cache/callstate/demo 1001@demo.local/954e8d54-41db-4c55-baf8-481bb97b3c74
   callstate history --data data --conversation 954e8d54-41db-4c55-baf8-481bb97b3c74
   callstate history --data data --explain 954e8d54-41db-4c55-baf8-481bb97b3c74`,
@@ -240,7 +241,11 @@ func (e *env) printEvidence(all []engine.Evidence, asJSON bool) error {
 			if ev.Of != "" {
 				of = "of call " + shortID(ev.Of)
 			}
-			rows = append(rows, []string{ev.Field, ev.Value, fmt.Sprint(ev.Position), string(ev.Type), clock(ev.OccurredAt), of})
+			event := fmt.Sprint(ev.Position)
+			if ev.Position == 0 {
+				event = "dropped"
+			}
+			rows = append(rows, []string{ev.Field, ev.Value, event, string(ev.Type), clock(ev.OccurredAt), of})
 		}
 		fmt.Fprintf(e.out, "%s  call %s\n", onScreen(key.Account), onScreen(key.Call))
 		if err := e.table([]string{"FIELD", "VALUE", "EVENT", "TYPE", "WHEN", ""}, rows); err != nil {
