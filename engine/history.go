@@ -128,6 +128,13 @@ func histories(
 	p := st.projection
 	var out []HistoryEntry
 	calls := map[events.CallKey]bool{} // those that are told of
+	for _, a := range p.accounts {     // some began before what retention has left
+		for _, c := range a.calls {
+			if want(&events.Event{Account: a.name, Call: c.id, Conversation: c.conversation}) {
+				calls[events.CallKey{Account: a.name, Call: c.id}] = true
+			}
+		}
+	}
 	err := readOn(ctx, log, st.Position()+1, func(ev *events.Event) error {
 		if enough(ev, p) {
 			return errEnough

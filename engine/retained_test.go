@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/callstate/callstate/events"
@@ -77,4 +78,46 @@ func TestExplainOfWhatWasDropped(t *testing.T) {
 	if len(want) > 0 {
 		t.Errorf("nothing said of %v", want)
 	}
+}
+
+// TestHistoryAfterWhatWasDropped: what follows for a call from another call's event
+// is told also where the call's own events before it were dropped.
+func TestHistoryAfterWhatWasDropped(t *testing.T) {
+	log := &sliceLog{}
+	log.call(1, 5, anna, "c1", "380")
+	log.evs = log.evs[:2] // it goes on
+	log.add(4, anna, "c2", "c1", &events.CallNew{Direction: events.In})
+	log.add(5, anna, "c1", "c1", &events.CallHungup{EndedAt: second(5)}) // which makes c2 the active call
+	log.add(6, anna, "c2", "c1", &events.CallHungup{EndedAt: second(6)})
+	key := events.CallKey{Account: anna, Call: "c2"}
+	all, err := History(t.Context(), log, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := retained(t, log, 3)
+	for name, history := range map[string]func() ([]HistoryEntry, error){
+		"call":         func() ([]HistoryEntry, error) { return History(t.Context(), left, key) },
+		"conversation": func() ([]HistoryEntry, error) { return ConversationHistory(t.Context(), left, []events.CallKey{key}) },
+	} {
+		got, err := history()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want, n := seqsOf(all[1:], "c2"), seqsOf(got, "c2"); len(want) == 0 || !slices.Equal(n, want) {
+			t.Errorf("%s: sequences %d, want %d", name, n, want)
+		}
+	}
+}
+
+// seqsOf are the sequences of the CTI events about a call.
+func seqsOf(h []HistoryEntry, call string) []uint64 {
+	var out []uint64
+	for i := range h {
+		for j := range h[i].CTI {
+			if c := &h[i].CTI[j]; c.CallID == call {
+				out = append(out, c.Seq)
+			}
+		}
+	}
+	return out
 }
