@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/callstate/callstate/events"
 	"github.com/callstate/callstate/events/cti"
@@ -103,7 +104,7 @@ func digits(s string) string {
 // PastCall is a call of a log, as the log leaves it.
 type PastCall struct {
 	View   cti.CallView // its Position is that of the call's last event
-	First  uint64       // position of its first event
+	First  uint64       // position of its first event that the log has
 	Digits int          // DTMF digits in all; the view keeps the last ones
 }
 
@@ -127,6 +128,14 @@ func scanCalls(ctx context.Context, log Reader, st *State, account string, fn fu
 	p := st.projection
 	p.mute = ^uint64(0) // the views are wanted, the CTI events are not
 	open := map[string][]*PastCall{}
+	keyed := map[events.CallKey]int{} // digits of which retention has dropped the events: as many as the view keeps
+	for _, a := range p.accounts {
+		for _, c := range a.calls {
+			if n := utf8.RuneCountInString(c.more().digits); n > 0 {
+				keyed[events.CallKey{Account: a.name, Call: c.id}] = n
+			}
+		}
+	}
 	err := readOn(ctx, log, st.Position()+1, func(ev *events.Event) error {
 		if ev.Account == "" || account != "" && ev.Account != account {
 			return nil
@@ -137,7 +146,7 @@ func scanCalls(ctx context.Context, log Reader, st *State, account string, fn fu
 			i := slices.IndexFunc(own, func(pc *PastCall) bool { return pc.View.CallID == c.id })
 			if i < 0 {
 				i = len(own)
-				own = append(own, &PastCall{First: ev.Position, View: cti.CallView{CallID: c.id}})
+				own = append(own, &PastCall{First: ev.Position, Digits: keyed[ev.Key()], View: cti.CallView{CallID: c.id}})
 				open[ev.Account] = own
 			}
 			own[i].note(p, a, c, ev)

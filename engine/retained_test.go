@@ -121,3 +121,32 @@ func seqsOf(h []HistoryEntry, call string) []uint64 {
 	}
 	return out
 }
+
+// TestDigitsOfACallThatBeganBefore: a call that retention has cut through has the
+// digits that were keyed before, too.
+func TestDigitsOfACallThatBeganBefore(t *testing.T) {
+	log := &sliceLog{}
+	log.call(1, 20, anna, "c1", "380")
+	end := log.evs[2]
+	log.evs = log.evs[:2]
+	for i := range 5 {
+		log.add(3+i, anna, "c1", "c1", &events.CallDTMF{Digit: "5"})
+	}
+	end.Position = uint64(len(log.evs) + 1)
+	log.evs = append(log.evs, end)
+	for through := range end.Position {
+		var left Reader = log
+		if through > 0 {
+			left = retained(t, log, through)
+		}
+		err := ScanCalls(t.Context(), left, "", func(pc *PastCall) error {
+			if pc.Digits != 5 || pc.View.Call.Digits != "55555" || pc.First != through+1 {
+				t.Errorf("%d dropped: %d digits of %q, first event %d", through, pc.Digits, pc.View.Call.Digits, pc.First)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
