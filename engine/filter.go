@@ -171,7 +171,8 @@ func scanCalls(ctx context.Context, log Reader, st *State, account string, fn fu
 	for name, own := range open {
 		a := p.accounts[name]
 		for _, pc := range own {
-			if c := a.calls[pc.View.CallID]; c.live() {
+			// One of which the fold told nothing may stand in for one that it has forgotten.
+			if c := a.calls[pc.View.CallID]; c != nil && c.live() {
 				last := pc.View.Position
 				pc.View = p.callView(a, c)
 				pc.View.Position = last

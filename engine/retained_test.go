@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -147,6 +148,22 @@ func TestDigitsOfACallThatBeganBefore(t *testing.T) {
 		})
 		if err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestScanBesideACallOfTheBase: a call that the fold holds without an event of it
+// that is left, since its end was inferred, hides no other call.
+func TestScanBesideACallOfTheBase(t *testing.T) {
+	log := &sliceLog{}
+	log.add(1, anna, "doubtful", "doubtful", &events.CallNew{Direction: events.In})
+	log.add(2, anna, "doubtful", "doubtful", &events.CallHungup{Inferred: inferredAbsent})
+	for i := range 3 * keepEnded {
+		log.call(3+i, 0, anna, fmt.Sprint("c", i), "380")
+		left := retained(t, log, 2)
+		n := 0
+		if err := ScanCalls(t.Context(), left, "", func(*PastCall) error { n++; return nil }); err != nil || n != i+1 {
+			t.Fatalf("%d calls of %d, %v", n, i+1, err)
 		}
 	}
 }
