@@ -111,8 +111,12 @@ func (o *replayOptions) plan(now time.Time) (r replayPlan, err error) {
 	switch {
 	case o.src.data == "":
 		return r, fmt.Errorf("%w: --data is missing: replay reads a log", errUsage)
+	case o.prefix == "": // the bus would take it for the live one
+		return r, fmt.Errorf("%w: --prefix is empty", errUsage)
 	case o.prefix == cti.DefaultPrefix:
 		return r, fmt.Errorf("%w: --prefix %s is the live one: its subscribers would take the past for the present", errUsage, o.prefix)
+	case strings.HasPrefix(o.prefix+".", cti.DefaultPrefix+"."), strings.HasPrefix(cti.DefaultPrefix+".", o.prefix+"."):
+		return r, fmt.Errorf("%w: --prefix %s meets the subjects of the live one, %s", errUsage, o.prefix, cti.DefaultPrefix)
 	case r.until != 0 && r.since >= r.until:
 		return r, fmt.Errorf("%w: --since %s is not before --until %s", errUsage, r.since, r.until)
 	case r.to != 0 && r.from > r.to:

@@ -160,6 +160,9 @@ func TestReplayRefuses(t *testing.T) {
 	for args, want := range map[string]string{
 		"":                                   "--data is missing",
 		"--data D --prefix cti.v1":           "is the live one",
+		"--data D --prefix ''":               "--prefix is empty",
+		"--data D --prefix cti":              "meets the subjects of the live one",
+		"--data D --prefix cti.v1.monday":    "meets the subjects of the live one",
 		"--data D --speed 0":                 "want a number above 0",
 		"--data D --speed fast":              "want a number above 0",
 		"--data D --since x":                 "--since",
@@ -174,6 +177,9 @@ func TestReplayRefuses(t *testing.T) {
 		}
 		var errw bytes.Buffer
 		line := append([]string{"replay"}, strings.Fields(strings.ReplaceAll(args, "D", data))...)
+		for i := range line {
+			line[i] = strings.Trim(line[i], "'")
+		}
 		if code := realMain(line, func(string) string { return "" }, nil, io.Discard, &errw); code == 0 || !strings.Contains(errw.String(), want) {
 			t.Errorf("%s: exit %d, %s", args, code, &errw)
 		}
