@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -111,16 +113,32 @@ func (e *env) export(ctx context.Context, o *exportOptions) error {
 }
 
 // writeOut runs write on standard output, or on a file that appears under its
-// name only when all of it is on disk.
+// name only when all of it is on disk. A device or a pipe is written to as it is,
+// and what a link leads to is replaced rather than the link.
 func (e *env) writeOut(name string, write func(io.Writer) error) error {
 	if name == "" {
-		w := bufio.NewWriter(e.out)
-		if err := write(w); err != nil {
-			return errors.Join(err, w.Flush())
-		}
-		return w.Flush()
+		return writeTo(e.out, write)
 	}
-	return writeFile(name, write)
+	if target, err := filepath.EvalSymlinks(name); err == nil {
+		name = target
+	}
+	if st, err := os.Stat(name); err != nil || st.Mode().IsRegular() || st.IsDir() {
+		return writeFile(name, write)
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(writeTo(f, write), f.Close())
+}
+
+func writeTo(out io.Writer, write func(io.Writer) error) error {
+	w := bufio.NewWriter(out)
+	if err := write(w); err != nil {
+		_ = w.Flush() // what there is; err says why it is not all
+		return err
+	}
+	return w.Flush()
 }
 
 // column is one column of an export. Its value is a string, a number, a bool, a

@@ -2,10 +2,14 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -41,6 +45,46 @@ func captureNames(t testing.TB) []string {
 		}
 	}
 	return names
+}
+
+// TestExportWritesToWhatIsNoFile: a pipe gets the rows and stays a pipe, and a link
+// stays a link.
+func TestExportWritesToWhatIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	pipe, file, link := filepath.Join(dir, "pipe"), filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	e := &env{}
+	rows := func(w io.Writer) error {
+		_, err := io.WriteString(w, "rows")
+		return err
+	}
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := os.OpenFile(pipe, os.O_RDWR, 0) // so that nobody waits for the other end
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := e.writeOut(pipe, rows); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(pipe); err != nil || st.Mode()&fs.ModeNamedPipe == 0 {
+		t.Fatalf("%v, %v: the pipe is gone", st.Mode(), err)
+	}
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(r, got); err != nil || string(got) != "rows" {
+		t.Errorf("%q, %v", got, err)
+	}
+
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink(file, link), e.writeOut(link, rows)); err != nil {
+		t.Fatal(err)
+	}
+	if to, err := os.Readlink(link); err != nil || to != file {
+		t.Errorf("the link leads to %q, %v", to, err)
+	}
+	if got, err := os.ReadFile(file); err != nil || string(got) != "rows" {
+		t.Errorf("%q, %v", got, err)
+	}
 }
 
 func writeCaptures(t testing.TB, dir string, names []string) {
