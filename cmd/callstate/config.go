@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -203,14 +204,20 @@ func gatherConfig(cmd *cobra.Command, getenv func(string) string) (c config, fro
 	return c, from, c.addLink(fs, from, environment, getenv)
 }
 
-// quiet leaves out of a TOML error the line that it quotes, which may hold a
-// password.
+// quiet leaves out of a TOML error the line that it quotes, and the words of it
+// that the message does: a password without its quotation marks is one.
 func quiet(err error) error {
 	if parse, ok := errors.AsType[toml.ParseError](err); ok {
-		return fmt.Errorf("line %d: %s", parse.Position.Line, parse.Message)
+		message := parse.Message
+		if !strings.HasPrefix(message, "time: ") && !strings.HasPrefix(message, "Key ") { // what these quote is a duration, or a key
+			message = quotedWord.ReplaceAllString(message, `"..."`)
+		}
+		return fmt.Errorf("line %d: %s", parse.Position.Line, message)
 	}
 	return err
 }
+
+var quotedWord = regexp.MustCompile(`"(\\.|[^"\\])*"|'[^' ]{2,}'`)
 
 // fillFromEnv gives flags that were not given the value of their environment
 // variable, and returns which.
