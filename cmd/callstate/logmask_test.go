@@ -58,6 +58,23 @@ func TestLoggerMasksWhateverItIsGiven(t *testing.T) {
 	}
 }
 
+// TestLogSaysWhoMayConnect: what an operator must know of the embedded server is
+// not masked.
+func TestLogSaysWhoMayConnect(t *testing.T) {
+	lines := &logLines{}
+	e := &env{getenv: func(name string) string { return map[string]string{envPassword: demoSecret}[name] }, errw: lines, out: io.Discard}
+	root := newRoot(e)
+	root.SetArgs([]string{"run", "--data", t.TempDir(), "--listen", "127.0.0.1:-1", "--webitel", "ws://127.0.0.1:1/", "--login", watcherLogin})
+	ctx, stop := context.WithCancel(t.Context())
+	stop() // it stops as soon as it has begun
+	if err := root.ExecuteContext(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if lines.containing("everybody on this machine may do everything") != 1 {
+		t.Error(strings.Join(lines.lines, ""))
+	}
+}
+
 // TestLogHoldsNoNumber runs the daemon at its most talkative, with every recorded
 // call, with a PBX that names numbers in its errors and in frames that are none,
 // with requests that fail, a lost connection, and an end by an error.

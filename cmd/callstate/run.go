@@ -35,11 +35,11 @@ comes from the file, from --password-file, or from ` + envPassword + `.`,
 			}
 			defer a.close()
 			if a.server != nil {
-				note := "no users are configured: everybody on this machine may do everything, nobody else can connect"
+				access := "no users are configured: everybody on this machine may do everything, nobody else can connect"
 				if len(cfg.NATSUsers) > 0 {
-					note = "users may do what their roles say"
+					access = "users may do what their roles say"
 				}
-				logger.Info("embedded NATS server", "url", a.server.URL(), "users", len(cfg.NATSUsers), "note", note)
+				logger.Info("embedded NATS server", "url", a.server.URL(), "users", len(cfg.NATSUsers), "access", access)
 			}
 			logger.Info("running", "data", cfg.Data, "log_id", a.store.ID(), "prefix", cfg.Prefix)
 			err = a.run(cmd.Context())
