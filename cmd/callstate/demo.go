@@ -117,13 +117,16 @@ func (e *env) demo(ctx context.Context, o demoOptions) error {
 		e.say("subscribe yourself:  nats sub --server %s 'cti.v1.>'", a.server.URL())
 	}
 	began := time.Now()
-	show := func(ev *cti.Event, payload []byte) { e.show(o.show, *ev, payload) }
-
 	runCtx, stop := context.WithCancel(ctx)
 	if o.duration > 0 {
 		runCtx, stop = context.WithTimeout(ctx, o.duration)
 	}
 	defer stop()
+	show := func(ev *cti.Event, payload []byte) {
+		if err := e.show(o.show, *ev, payload); err != nil {
+			stop() // there is nobody to see it
+		}
+	}
 	readCtx, stopReading := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopReading()
 

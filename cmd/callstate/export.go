@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -366,7 +367,7 @@ func exportCalls(ctx context.Context, log engine.Reader, o *exportOptions, w io.
 		row := maskWith(o.mask, *pc)
 		return rows.write(&row)
 	})
-	return errors.Join(err, rows.flush())
+	return cmp.Or(err, rows.flush()) // where writing failed, the second says the same
 }
 
 func exportEvents(ctx context.Context, log engine.Reader, o *exportOptions, w io.Writer) error {
@@ -392,7 +393,7 @@ func exportEvents(ctx context.Context, log engine.Reader, o *exportOptions, w io
 		row := maskWith(o.mask, *ev)
 		return rows.write(&row)
 	})
-	return errors.Join(err, rows.flush())
+	return cmp.Or(err, rows.flush()) // where writing failed, the second says the same
 }
 
 // callsOfEvents returns the calls whose events are wanted, nil where the filter

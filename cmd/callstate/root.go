@@ -42,13 +42,17 @@ func realMain(args []string, getenv func(string) string, in io.Reader, out, errw
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
-	e := &env{getenv: getenv, in: in, out: out, errw: errw, color: isTerminal(out) && getenv("NO_COLOR") == ""}
+	data := &output{to: out}
+	e := &env{getenv: getenv, in: in, out: data, errw: errw, color: isTerminal(out) && getenv("NO_COLOR") == ""}
 	cmd := newRoot(e)
 	cmd.SetArgs(args)
 	cmd.SetIn(in)
-	cmd.SetOut(out)
+	cmd.SetOut(data)
 	cmd.SetErr(errw)
 	ran, err := cmd.ExecuteContextC(ctx)
+	if err == nil {
+		err = data.failed()
+	}
 	var exit exitError
 	switch {
 	case err == nil:

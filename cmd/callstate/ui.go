@@ -10,12 +10,14 @@ package main
 //   - --json prints one JSON object a line, and its fields are documented.
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"unicode"
 
@@ -24,6 +26,31 @@ import (
 	"github.com/callstate/callstate/events/cti"
 	"github.com/callstate/callstate/store"
 )
+
+// output is standard output. It remembers that it could not be written to, so that
+// who prints need not look: what does not arrive is not done.
+type output struct {
+	to io.Writer
+
+	mu  sync.Mutex // guards err
+	err error      // the first
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.to.Write(b)
+	if err != nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.err = cmp.Or(o.err, err)
+	}
+	return n, err
+}
+
+func (o *output) failed() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
+}
 
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)

@@ -124,16 +124,17 @@ func linesIn(ctx context.Context, nc *nats.Conn, prefix string, of natsbus.Scope
 type showOptions struct{ json, all, mask bool }
 
 // show prints a CTI event. payload is its JSON as it came.
-func (e *env) show(o showOptions, ev cti.Event, payload []byte) {
+func (e *env) show(o showOptions, ev cti.Event, payload []byte) (err error) {
 	ev = maskWith(o.mask, ev)
 	switch {
 	case o.json && o.mask:
-		fmt.Fprintf(e.out, "%s\n", cti.AppendEvent(nil, &ev))
+		_, err = fmt.Fprintf(e.out, "%s\n", cti.AppendEvent(nil, &ev))
 	case o.json:
-		fmt.Fprintf(e.out, "%s\n", payload)
+		_, err = fmt.Fprintf(e.out, "%s\n", payload)
 	case o.all || ev.Event != cti.LineStateChanged && ev.Event != cti.AgentStateChanged && ev.Event != cti.CallDetails:
-		fmt.Fprintln(e.out, e.eventLine(&ev))
+		_, err = fmt.Fprintln(e.out, e.eventLine(&ev))
 	}
+	return err
 }
 
 func (e *env) watch(ctx context.Context, nc *nats.Conn, prefix string, of natsbus.Scope, o showOptions) error {
@@ -162,7 +163,9 @@ func (e *env) watch(ctx context.Context, nc *nats.Conn, prefix string, of natsbu
 			return fmt.Errorf("watch: %w", err)
 		}
 		if o.json && !o.mask {
-			fmt.Fprintf(e.out, "%s\n", msg.Data)
+			if _, err := fmt.Fprintf(e.out, "%s\n", msg.Data); err != nil {
+				return err
+			}
 			continue
 		}
 		var ev cti.Event
@@ -170,6 +173,8 @@ func (e *env) watch(ctx context.Context, nc *nats.Conn, prefix string, of natsbu
 			e.say("not a CTI event: %v", err)
 			continue
 		}
-		e.show(o, ev, msg.Data)
+		if err := e.show(o, ev, msg.Data); err != nil {
+			return err // who watches would miss what comes, and not know
+		}
 	}
 }

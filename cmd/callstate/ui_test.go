@@ -1,0 +1,59 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/callstate/callstate/adapters/webitel/webiteltest"
+)
+
+// fullDisk is standard output on a disk that is full.
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+
+// TestOutputThatCannotBeWritten: no verb says that it is done.
+func TestOutputThatCannotBeWritten(t *testing.T) {
+	data := capturesLog(t)
+	for _, line := range []string{
+		"version", "--help", "calls --data D", "history --data D 954e8d54-41db-4c55-baf8-481bb97b3c74", "at --data D now", "at --data D --json now",
+		"export --data D", "conformance ../../testdata/goldens", "project ../../testdata/goldens/02-inbound-answered.json", "verify --data D",
+	} {
+		var errw bytes.Buffer
+		args := strings.Fields(strings.ReplaceAll(line, "D", data))
+		code := realMain(args, func(string) string { return "" }, nil, fullDisk{}, &errw)
+		if code != 1 || strings.Count(errw.String(), "no space left") != 1 {
+			t.Errorf("%s: exit %d\n%s", line, code, &errw)
+		}
+	}
+}
+
+// TestWatchEndsWhereNobodySees: what is watched into a file on a full disk ends.
+func TestWatchEndsWhereNobodySees(t *testing.T) {
+	d := startDaemon(t, t.TempDir())
+	sc, err := webiteltest.Recorded("02-incoming-answered")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, how := range []string{"--json", "--mask"} {
+		var errw bytes.Buffer
+		ended := make(chan int, 1)
+		go func() {
+			ended <- realMain([]string{"watch", how, "--nats", d.server.URL()}, func(string) string { return "" }, nil, fullDisk{}, &errw)
+		}()
+		for code := -1; code < 0; {
+			if _, err := d.pbx.Play(t.Context(), sc, webiteltest.PlayOptions{Domain: demoDomain}); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case code = <-ended:
+				if code != 1 || !strings.Contains(errw.String(), "no space left") {
+					t.Errorf("%s: exit %d, %s", how, code, &errw)
+				}
+			default:
+			}
+		}
+	}
+}
