@@ -24,6 +24,7 @@ type env struct {
 
 	logNumbers bool // messages show numbers as they are
 	daemon     bool // errors are lines of a log, too
+	ran        bool // the verb itself was come to
 }
 
 // exitError ends the process with a code of its own. Its message has been printed.
@@ -50,8 +51,11 @@ func realMain(args []string, getenv func(string) string, in io.Reader, out, errw
 	cmd.SetOut(data)
 	cmd.SetErr(errw)
 	ran, err := cmd.ExecuteContextC(ctx)
-	if err == nil {
+	switch {
+	case err == nil:
 		err = data.failed()
+	case !e.ran && !errors.Is(err, errUsage):
+		err = fmt.Errorf("%w: %w", errUsage, err) // cobra's own: no such verb, flags that exclude each other
 	}
 	var exit exitError
 	switch {
@@ -97,6 +101,13 @@ To see it work with nothing set up:  callstate demo`,
 	root.AddCommand(
 		newRun(e), newConfig(e), newDemo(e), newProject(e), newConformance(e), newWatch(e), newStatus(e), newAgents(e), newCalls(e), newDoubtful(e), newHistory(e), newAt(e), newExport(e), newVerify(e), newRescue(e), newReplay(e), newRecording(e), newBench(e), newVersion(e),
 	)
+	for _, cmd := range root.Commands() {
+		run := cmd.RunE
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			e.ran = true
+			return run(cmd, args)
+		}
+	}
 	return root
 }
 

@@ -3,11 +3,34 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 
 	"github.com/callstate/callstate/adapters/webitel/webiteltest"
 )
+
+// TestExitCodes: 2 is for a command line that cannot be understood, whoever finds
+// that out, and 1 for what fails.
+func TestExitCodes(t *testing.T) {
+	for line, want := range map[string]int{
+		"nonsense":                    2,
+		"--nonsense":                  2,
+		"calls --data d --nats n":     2,
+		"calls --limit x":             2,
+		"calls --direction sideways":  2,
+		"history":                     2,
+		"calls --data no/such/folder": 1,
+		"project no/such/file":        1,
+		"version":                     0,
+		"":                            0,
+	} {
+		var errw bytes.Buffer
+		if code := realMain(strings.Fields(line), func(string) string { return "" }, nil, io.Discard, &errw); code != want {
+			t.Errorf("%s: exit %d, want %d\n%s", line, code, want, &errw)
+		}
+	}
+}
 
 // fullDisk is standard output on a disk that is full.
 type fullDisk struct{}
