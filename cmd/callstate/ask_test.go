@@ -54,6 +54,10 @@ func TestRunningEngineAnswers(t *testing.T) {
 			t.Fatalf("watch --lines says\n%s", lines)
 		}
 	}
+	var line cti.LineView
+	if text := ask("watch", "--nats", url, "--lines", "--json", "--account", agent); json.Unmarshal([]byte(text), &line) != nil || line.Account != agent {
+		t.Errorf("watch --lines --json says %q", text)
+	}
 	if err := d.stop(); err != nil {
 		t.Fatal(err)
 	}

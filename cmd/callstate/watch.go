@@ -37,8 +37,8 @@ else: it is a subscriber like any other.`,
 			}
 			defer nc.Close()
 			of := natsbus.ScopeOf(account, domain)
-			if !asJSON {
-				if err := e.printLines(cmd.Context(), &src, nc, prefix, of, mask); err != nil {
+			if !asJSON || linesOnly {
+				if err := e.printLines(cmd.Context(), &src, nc, prefix, of, asJSON, mask); err != nil {
 					return err
 				}
 			}
@@ -52,7 +52,7 @@ else: it is a subscriber like any other.`,
 	cmd.Flags().StringVar(&prefix, "prefix", cti.DefaultPrefix, "what the subjects of CTI events begin with")
 	cmd.Flags().StringVar(&account, "account", "", "only this account, number@domain")
 	cmd.Flags().StringVar(&domain, "domain", "", "only the accounts of this domain")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the payloads as they are on NATS, one a line")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the payloads as they are on NATS, one a line; with --lines the lines")
 	cmd.Flags().BoolVar(&all, "all", false, "print also lineStateChanged, agentStateChanged and callDetails")
 	cmd.Flags().BoolVar(&linesOnly, "lines", false, "print the lines and end")
 	cmd.Flags().BoolVar(&mask, "mask", false, maskUsage)
@@ -62,7 +62,7 @@ else: it is a subscriber like any other.`,
 // printLines prints the lines as they are now. Under the live prefix the engine is
 // asked, which a user who sees a part alone may do as well; the views of another
 // prefix, and those that an engine left which is gone, are in their bucket.
-func (e *env) printLines(ctx context.Context, src *sourceFlags, nc *nats.Conn, prefix string, of natsbus.Scope, mask bool) error {
+func (e *env) printLines(ctx context.Context, src *sourceFlags, nc *nats.Conn, prefix string, of natsbus.Scope, asJSON, mask bool) error {
 	err := errNoEngine
 	var views []cti.LineView
 	if prefix == cti.DefaultPrefix {
@@ -75,9 +75,13 @@ func (e *env) printLines(ctx context.Context, src *sourceFlags, nc *nats.Conn, p
 		return err
 	}
 	slices.SortFunc(views, func(a, b cti.LineView) int { return strings.Compare(a.Account, b.Account) })
+	views = maskWith(mask, views)
+	if asJSON {
+		return e.printAgents(views, nil, true)
+	}
 	rows := make([][]string, len(views))
-	for i, v := range maskWith(mask, views) {
-		rows[i] = lineRow(&v)
+	for i := range views {
+		rows[i] = lineRow(&views[i])
 	}
 	return e.table(lineHeader, rows)
 }
