@@ -8,9 +8,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/callstate/callstate/events/cti"
 )
 
 // env is what a verb has of the world.
@@ -105,10 +109,39 @@ To see it work with nothing set up:  callstate demo`,
 		run := cmd.RunE
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
 			e.ran = true
+			if err := checkScope(cmd.Flags()); err != nil {
+				return err
+			}
 			return run(cmd, args)
 		}
 	}
 	return root
+}
+
+// checkScope checks the flags that say where a verb reads and of whom, where it has
+// them. One that names nobody would find nothing, and look like an answer.
+func checkScope(fs *pflag.FlagSet) error {
+	value := func(name string) string {
+		if f := fs.Lookup(name); f != nil {
+			return f.Value.String()
+		}
+		return ""
+	}
+	if fs.Changed("data") && value("data") == "" {
+		return fmt.Errorf("%w: --data is empty", errUsage)
+	}
+	account, domain := value("account"), value("domain")
+	if account == "" {
+		return nil
+	}
+	number, of := cti.SplitAccount(account)
+	switch {
+	case number == "" || of == "" || strings.ContainsAny(account, " \t"):
+		return fmt.Errorf("%w: --account %q: want number@domain", errUsage, account)
+	case domain != "" && domain != of:
+		return fmt.Errorf("%w: --account %s is not of --domain %s", errUsage, account, domain)
+	}
+	return nil
 }
 
 // logAs takes the flags of what is logged.
