@@ -23,6 +23,7 @@ type controlVerb struct {
 	args                      int // besides the account: how many must be given
 	more                      int // and how many may be
 	flags                     func(*cobra.Command, *controlOptions)
+	oneOf                     func(o *controlOptions, args []string) error // checks what excludes each other
 	request                   func(o *controlOptions, args []string) engine.Request
 }
 
@@ -68,6 +69,18 @@ var controlVerbs = []controlVerb{
 			cmd.Flags().BoolVar(&o.complete, "complete", false, "complete the consultation")
 			cmd.Flags().BoolVar(&o.cancel, "cancel", false, "end the consultation")
 			cmd.Flags().StringVar(&o.note, "note", "", "a comment for the one who takes the call; one word")
+		},
+		oneOf: func(o *controlOptions, a []string) error {
+			given := 0
+			for _, is := range []bool{o.complete, o.cancel, strings.Join(a, "") != ""} {
+				if is {
+					given++
+				}
+			}
+			if given != 1 {
+				return fmt.Errorf("%w: transfer: want one of a number, --complete and --cancel", errUsage)
+			}
+			return nil
 		},
 		request: func(o *controlOptions, a []string) engine.Request {
 			switch {
@@ -137,8 +150,13 @@ printed; exit code 1 where it is not ok.`),
 			if r.ID == "" {
 				r.ID = uuid.NewString()
 			}
-			if r.Method == "blindTransferCall" && r.Target == "" {
-				return fmt.Errorf("%w: transfer: give a number, --complete or --cancel", errUsage)
+			if v.oneOf != nil {
+				if err := v.oneOf(&o, args[1:]); err != nil {
+					return err
+				}
+			}
+			if o.timeout < 0 {
+				return fmt.Errorf("%w: --timeout %s is below 0", errUsage, o.timeout)
 			}
 			return e.control(&nf, r, &o)
 		},

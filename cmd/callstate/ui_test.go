@@ -14,6 +14,11 @@ import (
 // that out, and 1 for what fails.
 func TestExitCodes(t *testing.T) {
 	for line, want := range map[string]int{
+		"transfer 1@d":                         2,
+		"transfer 1@d 1007 --complete":         2,
+		"transfer 1@d 1007 --cancel":           2,
+		"transfer 1@d --complete --cancel":     2,
+		"hold 1@d --timeout -5s":               2,
 		"nonsense":                             2,
 		"--nonsense":                           2,
 		"calls --data d --nats n":              2,
