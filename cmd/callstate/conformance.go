@@ -33,6 +33,7 @@ Prints a line a golden, then "N passed, M failed"; exit code 1 if one failed.
 		Example: "  callstate conformance testdata/goldens",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
+			e.endAtOnce()
 			return e.conformance(args[0])
 		},
 	}

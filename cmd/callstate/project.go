@@ -34,6 +34,7 @@ answer to auth, or by the domains that the channels name.`,
   callstate project testdata/goldens/02-inbound-answered.json`,
 		Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
+			e.endAtOnce()
 			for _, name := range args {
 				if err := e.project(name, domains, quiet, mask); err != nil {
 					return fmt.Errorf("%s: %w", name, err)

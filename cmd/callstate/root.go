@@ -29,6 +29,8 @@ type env struct {
 	logNumbers bool // messages show numbers as they are
 	daemon     bool // errors are lines of a log, too
 	ran        bool // the verb itself was come to
+
+	unhear func() // stops hearing signals; nil in a test
 }
 
 // exitError ends the process with a code of its own. Its message has been printed.
@@ -48,7 +50,7 @@ func realMain(args []string, getenv func(string) string, in io.Reader, out, errw
 	context.AfterFunc(ctx, stop)
 
 	data := &output{to: out}
-	e := &env{getenv: getenv, in: in, out: data, errw: errw, color: isTerminal(out) && getenv("NO_COLOR") == ""}
+	e := &env{getenv: getenv, in: in, out: data, errw: errw, color: isTerminal(out) && getenv("NO_COLOR") == "", unhear: stop}
 	cmd := newRoot(e)
 	cmd.SetArgs(args)
 	cmd.SetIn(in)
@@ -142,6 +144,14 @@ func checkScope(fs *pflag.FlagSet) error {
 		return fmt.Errorf("%w: --account %s is not of --domain %s", errUsage, account, domain)
 	}
 	return nil
+}
+
+// endAtOnce lets the first signal end the process, of a verb that has nothing to
+// drain. It is also what gets it out of reading.
+func (e *env) endAtOnce() {
+	if e.unhear != nil {
+		e.unhear()
+	}
 }
 
 // logAs takes the flags of what is logged.

@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/callstate/callstate/adapters/webitel/webiteltest"
 )
@@ -40,6 +44,35 @@ func TestExitCodes(t *testing.T) {
 		if code := realMain(strings.Fields(line), func(string) string { return "" }, nil, io.Discard, &errw); code != want {
 			t.Errorf("%s: exit %d, want %d\n%s", line, code, want, &errw)
 		}
+	}
+}
+
+// TestProjectEndsAtTheFirstSignal: also where it waits for what it reads.
+func TestProjectEndsAtTheFirstSignal(t *testing.T) {
+	exe, err := exec.LookPath("callstate") // testscript.Main puts the test binary there
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, "project", "-")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// When more than a pipe holds is written it reads, and nothing ends what it reads.
+	if _, err := in.Write(bytes.Repeat([]byte("{}\n"), 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	_ = cmd.Wait()
+	if st := cmd.ProcessState.Sys().(syscall.WaitStatus); st.Signal() != syscall.SIGINT {
+		t.Errorf("it went on, and was ended by %s", st.Signal())
 	}
 }
 
