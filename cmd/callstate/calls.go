@@ -24,9 +24,11 @@ import (
 type sourceFlags struct {
 	data string
 	nats natsFlags
+	log  bool // there is a --data
 }
 
 func (f *sourceFlags) add(e *env, cmd *cobra.Command) {
+	f.log = true
 	cmd.Flags().StringVar(&f.data, "data", "", "read the log in this folder; no engine may have it open")
 	f.nats.add(e, cmd, nats.DefaultURL, "ask the running engine over this NATS server")
 	cmd.MarkFlagsMutuallyExclusive("data", "nats")
@@ -57,9 +59,9 @@ func (f *sourceFlags) openSource(ctx context.Context) (log natsbus.LogSource, st
 		}
 		return s, func() { s.Close() }, nil
 	}
-	nc, err := f.nats.connect()
+	nc, err := f.connect()
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w; is an engine running there? a log is read with --data", err)
+		return nil, nil, err
 	}
 	remote, err := natsbus.OpenRemoteLog(ctx, nc)
 	if err != nil {
@@ -67,6 +69,23 @@ func (f *sourceFlags) openSource(ctx context.Context) (log natsbus.LogSource, st
 		return nil, nil, err
 	}
 	return remote, nc.Close, nil
+}
+
+// connect connects to the NATS server of a running engine.
+func (f *sourceFlags) connect() (*nats.Conn, error) {
+	nc, err := f.nats.connect()
+	if _, hinted := errors.AsType[*natsbus.HintError](err); err != nil && !hinted {
+		err = fmt.Errorf("%w; is an engine running there?%s", err, f.orLog(""))
+	}
+	return nc, err
+}
+
+// orLog says what can be asked where no engine is, for a verb that can ask it.
+func (f *sourceFlags) orLog(sign string) string {
+	if !f.log {
+		return ""
+	}
+	return sign + " a log is read with --data"
 }
 
 // openWatched opens the log for a reading that shows its progress.
@@ -88,9 +107,9 @@ func (e *engineError) Error() string { return "the engine answers: " + e.text }
 
 // ask sends a request about a scope to the running engine and decodes its answer.
 func (f *sourceFlags) ask(of natsbus.Scope, verb string, request, answer any) error {
-	nc, err := f.nats.connect()
+	nc, err := f.connect()
 	if err != nil {
-		return fmt.Errorf("%w; is an engine running there? a log is read with --data", err)
+		return err
 	}
 	defer nc.Close()
 	b, err := json.Marshal(request)
@@ -99,7 +118,7 @@ func (f *sourceFlags) ask(of natsbus.Scope, verb string, request, answer any) er
 	}
 	msg, err := natsRequest(nc, of.Subject(verb), b, 10*time.Second)
 	if errors.Is(err, nats.ErrNoResponders) {
-		return fmt.Errorf("%w on %s; a log is read with --data", errNoEngine, f.nats.url)
+		return fmt.Errorf("%w on %s%s", errNoEngine, nc.ConnectedUrlRedacted(), f.orLog(";"))
 	}
 	if err != nil {
 		return fmt.Errorf("ask the engine: %w", err)

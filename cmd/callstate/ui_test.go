@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/callstate/callstate/adapters/natsbus"
 	"github.com/callstate/callstate/adapters/webitel/webiteltest"
 )
 
@@ -43,6 +44,27 @@ func TestExitCodes(t *testing.T) {
 		var errw bytes.Buffer
 		if code := realMain(strings.Fields(line), func(string) string { return "" }, nil, io.Discard, &errw); code != want {
 			t.Errorf("%s: exit %d, want %d\n%s", line, code, want, &errw)
+		}
+	}
+}
+
+// TestHintsFit: who is not let in is not asked whether an engine runs, and a verb
+// without --data does not tell of it.
+func TestHintsFit(t *testing.T) {
+	srv, err := natsbus.StartServer(natsbus.ServerOptions{StoreDir: t.TempDir(), Port: -1, Users: []natsbus.User{{Name: "root", Password: testPassword, Role: "admin"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Close()
+	for _, verb := range []string{"status", "agents", "calls", "export"} {
+		for url, running := range map[string]bool{srv.URL(): false, "nats://127.0.0.1:1": true} {
+			var errw bytes.Buffer
+			code := realMain([]string{verb, "--nats", url}, func(string) string { return "" }, nil, io.Discard, &errw)
+			said := errw.String()
+			hasData := verb == "calls" || verb == "export"
+			if code != 1 || strings.Contains(said, "is an engine running") != running || strings.Contains(said, "--data") != (running && hasData) || strings.Count(said, "knows no such user") > 1 {
+				t.Errorf("%s at %s: exit %d\n%s", verb, url, code, said)
+			}
 		}
 	}
 }
