@@ -51,6 +51,12 @@ type Options struct {
 // duplicateWindow is how long JetStream knows a message id.
 const duplicateWindow = 2 * time.Minute
 
+// Validate says what [New] would not take.
+func (o Options) Validate() error {
+	_, err := o.withDefaults()
+	return err
+}
+
 // withDefaults validates o and fills what was left unset.
 func (o Options) withDefaults() (Options, error) {
 	def := func(s *string, v string) {

@@ -108,14 +108,22 @@ func StartServer(o ServerOptions) (*Server, error) {
 	return &Server{s: s, own: own, encrypted: so.TLSConfig != nil, syncAlways: o.SyncAlways}, nil
 }
 
+// CheckOpen returns an error that matches [ErrOpen] where everybody could connect.
+func (o *ServerOptions) CheckOpen() error {
+	if len(o.Users) > 0 || o.Host == "" || isLoopback(o.Host) {
+		return nil
+	}
+	return &HintError{
+		fmt.Errorf("%w: %s", ErrOpen, net.JoinHostPort(o.Host, strconv.Itoa(o.Port))),
+		"configure users, or listen on 127.0.0.1",
+	}
+}
+
 // secure gives the server its users and its certificate, and returns how callstate
 // itself signs in.
 func (o *ServerOptions) secure(so *server.Options) (own Access, err error) {
-	if len(o.Users) == 0 && !isLoopback(o.Host) {
-		return own, &HintError{
-			fmt.Errorf("%w: %s", ErrOpen, net.JoinHostPort(o.Host, strconv.Itoa(o.Port))),
-			"configure users, or listen on 127.0.0.1",
-		}
+	if err := o.CheckOpen(); err != nil {
+		return own, err
 	}
 	password, err := setUsers(so, o.Users, cmp.Or(o.Prefix, cti.DefaultPrefix))
 	if err != nil {

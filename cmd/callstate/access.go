@@ -115,7 +115,7 @@ func (c *config) serverUsers() []natsbus.User {
 // validateNATS finds settings of NATS that contradict each other.
 func (c *config) validateNATS() error {
 	access := c.NATSAccess.access()
-	if err := access.Validate(); err != nil {
+	if err := (natsbus.Options{URL: c.NATS, Access: access, Prefix: c.Prefix, MaxAge: time.Duration(c.StreamMaxAge)}).Validate(); err != nil {
 		return err
 	}
 	switch {
@@ -129,7 +129,14 @@ func (c *config) validateNATS() error {
 			return err
 		}
 	}
-	return nil
+	if c.NATS != "" {
+		return nil
+	}
+	o, err := c.serverOptions()
+	if err != nil {
+		return err
+	}
+	return o.CheckOpen()
 }
 
 // natsFlags are those of every verb that asks a running engine.

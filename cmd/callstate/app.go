@@ -111,18 +111,28 @@ func (c *config) logOptions(logger *slog.Logger) *bolt.Options {
 }
 
 func startServer(cfg config, logger *slog.Logger) (*natsbus.Server, error) {
-	host, port, err := net.SplitHostPort(cfg.Listen)
+	o, err := cfg.serverOptions()
 	if err != nil {
-		return nil, fmt.Errorf("%w: --listen %q: want host:port", errUsage, cfg.Listen)
+		return nil, err
+	}
+	o.Logger = logger
+	return natsbus.StartServer(o)
+}
+
+// serverOptions are those of the embedded NATS server.
+func (c *config) serverOptions() (o natsbus.ServerOptions, err error) {
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return o, fmt.Errorf("%w: --listen %q: want host:port", errUsage, c.Listen)
 	}
 	n, err := strconv.Atoi(port)
-	if err != nil {
-		return nil, fmt.Errorf("%w: --listen %q: port is no number", errUsage, cfg.Listen)
+	if err != nil || n < -1 || n > 65535 {
+		return o, fmt.Errorf("%w: --listen %q: want a port from 1 to 65535, or -1", errUsage, c.Listen)
 	}
-	return natsbus.StartServer(natsbus.ServerOptions{
-		StoreDir: filepath.Join(cfg.Data, "nats"), Host: host, Port: n, Logger: logger,
-		CertFile: cfg.ListenTLS.CertFile, KeyFile: cfg.ListenTLS.KeyFile, Users: cfg.serverUsers(), Prefix: cfg.Prefix,
-	})
+	return natsbus.ServerOptions{
+		StoreDir: filepath.Join(c.Data, "nats"), Host: host, Port: n,
+		CertFile: c.ListenTLS.CertFile, KeyFile: c.ListenTLS.KeyFile, Users: c.serverUsers(), Prefix: c.Prefix,
+	}, nil
 }
 
 // run works until ctx is done or a part fails. It stops in order: the links, so

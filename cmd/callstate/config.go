@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -81,7 +82,7 @@ func (d *duration) UnmarshalText(b []byte) error {
 func defaultConfig() config {
 	return config{
 		Data: defaultData("callstate"), Listen: "127.0.0.1:4222", Prefix: cti.DefaultPrefix,
-		StreamMaxAge: duration(7 * 24 * time.Hour), AutoAnswer: true,
+		StreamMaxAge: duration(7 * 24 * time.Hour), ResyncInterval: duration(time.Minute), AutoAnswer: true,
 	}
 }
 
@@ -118,7 +119,7 @@ func configFlags(fs *pflag.FlagSet) {
 	fs.Int("shards", 0, "goroutines that fold (default: one a processor)")
 	fs.Duration("stream-max-age", time.Duration(d.StreamMaxAge), "how long CTI events stay in the stream")
 	fs.Bool("no-refill", false, "give a new or emptied stream only what was not published yet (default: all that the log holds)")
-	fs.Duration("resync-interval", time.Minute, "how often the PBX's channels are compared with ours; negative: only after a connect")
+	fs.Duration("resync-interval", time.Duration(d.ResyncInterval), "how often the PBX's channels are compared with ours; negative: only after a connect")
 	fs.Duration("retain-age", 0, "drop what is older than this from the log, ended calls only (default: keep everything)")
 	fs.Var(new(byteSize), "retain-size", "drop the oldest ended calls when the log is larger than this, such as 20GiB (default: keep everything)")
 	fs.String("retain-export", "", "folder that gets the events, as JSON Lines, before they are dropped (default: none)")
@@ -287,6 +288,18 @@ func (c *config) validate() error {
 	}
 	if u, err := url.Parse(c.Tracing.URL); c.Tracing.URL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
 		return fmt.Errorf("%w: --trace: want http(s)://host:port", errUsage)
+	}
+	if c.HTTP != "" {
+		_, port, err := net.SplitHostPort(c.HTTP)
+		if err == nil {
+			_, err = net.LookupPort("tcp", port)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: --http %q: want host:port: %w", errUsage, c.HTTP, err)
+		}
+	}
+	if c.Shards < 0 {
+		return fmt.Errorf("%w: --shards %d is below 0", errUsage, c.Shards)
 	}
 	if err := c.validateNATS(); err != nil {
 		return err

@@ -61,7 +61,7 @@ users = [{ login = "1001@acme.example", passwordFile = "` + secretFile + `" }, {
 	}
 	for name, want := range map[string]string{
 		"data": "/of/flag --data", "shards": "2 CALLSTATE_SHARDS", "prefix": "of.env CALLSTATE_PREFIX", "streamMaxAge": "24h0m0s " + file,
-		"listen": "127.0.0.1:4222 default", "retention.size": "20 GiB " + file, "retention.age": "48h0m0s --retain-age", "policies.rejectSecondCall": "false default",
+		"listen": "127.0.0.1:4222 default", "resyncInterval": "1m0s default", "retention.size": "20 GiB " + file, "retention.age": "48h0m0s --retain-age", "policies.rejectSecondCall": "false default",
 		"nats": "nats://***@nats.example:4222 " + file, "natsAccess.token": "*** " + file,
 		"webitel[0].webitelConnectionString": "wss://***@pbx.example:871/ " + file, "webitel[0].pingInterval": "5s " + file,
 		"webitel[0].users[0].login": "1001@acme.example " + file, "webitel[0].users[0].passwordFile": secretFile + " " + file, "webitel[0].users[1].password": "*** " + file,
@@ -78,6 +78,7 @@ users = [{ login = "1001@acme.example", passwordFile = "` + secretFile + `" }, {
 
 // TestConfigErrors: what is wrong is said, in no case with a secret.
 func TestConfigErrors(t *testing.T) {
+	const link = "\n[[webitel]]\nwebitelConnectionString = \"ws://pbx/\"\nusers = [{login = \"1@d\", password = \"hunter2\"}]"
 	for want, text := range map[string]string{
 		"line 2":               "password = \"hunter2\"\nx = = \"hunter2\"",
 		"line 1: expected":     "password = hunter2",
@@ -89,6 +90,14 @@ func TestConfigErrors(t *testing.T) {
 		"for the embedded":     "nats = \"nats://x\"\n[[natsUsers]]\nuser = \"u\"\npassword = \"hunter2\"\nrole = \"admin\"\n[[webitel]]\nwebitelConnectionString = \"ws://pbx/\"\nusers = [{login = \"1@d\", password = \"hunter2\"}]",
 		`user "u"`:             "[[natsUsers]]\nuser = \"u\"\npassword = \"hunter2\"\nrole = \"boss\"\n[[webitel]]\nwebitelConnectionString = \"ws://pbx/\"\nusers = [{login = \"1@d\", password = \"hunter2\"}]",
 		"--trace":              "[tracing]\nurl = \"collector:4318\"\n[[webitel]]\nwebitelConnectionString = \"ws://pbx/\"\nusers = [{login = \"1@d\", password = \"hunter2\"}]",
+		"--listen":             "listen = \"nonsense\"" + link,
+		"want a port":          "listen = \"127.0.0.1:99999\"" + link,
+		"without users":        "listen = \"0.0.0.0:4222\"" + link,
+		"--http":               "http = \"nonsense\"" + link,
+		"invalid port":         "http = \"127.0.0.1:99999\"" + link,
+		"prefix":               "prefix = \"a b.>\"" + link,
+		"max age":              "streamMaxAge = \"1s\"" + link,
+		"--shards":             "shards = -3" + link,
 		"not a URL":            "[[webitel]]\nwebitelConnectionString = \"ws://u:hunter2@[x\"\nusers = [{login = \"1@d\", password = \"hunter2\"}]",
 		"certFile and keyFile": "[natsAccess]\ncertFile = \"x\"\n[[webitel]]\nwebitelConnectionString = \"ws://pbx/\"\nkeyFile = \"x\"\nusers = [{login = \"1@d\", password = \"hunter2\"}]",
 	} {
