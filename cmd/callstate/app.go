@@ -129,6 +129,9 @@ func (c *config) serverOptions() (o natsbus.ServerOptions, err error) {
 	if err != nil || n < -1 || n > 65535 {
 		return o, fmt.Errorf("%w: --listen %q: want a port from 1 to 65535, or -1", errUsage, c.Listen)
 	}
+	if n == 0 { // the NATS server would take it for its usual port
+		n = -1
+	}
 	return natsbus.ServerOptions{
 		StoreDir: filepath.Join(c.Data, "nats"), Host: host, Port: n,
 		CertFile: c.ListenTLS.CertFile, KeyFile: c.ListenTLS.KeyFile, Users: c.serverUsers(), Prefix: c.Prefix,

@@ -76,6 +76,18 @@ users = [{ login = "1001@acme.example", passwordFile = "` + secretFile + `" }, {
 	}
 }
 
+// TestPortZero: the system chooses, as everywhere, and not the NATS server, whose
+// choice is the port of the daemon that runs already.
+func TestPortZero(t *testing.T) {
+	c := defaultConfig()
+	for _, listen := range []string{"127.0.0.1:0", "127.0.0.1:-1"} {
+		c.Listen = listen
+		if o, err := c.serverOptions(); err != nil || o.Port != -1 {
+			t.Errorf("%s: port %d, %v", listen, o.Port, err)
+		}
+	}
+}
+
 // TestConfigErrors: what is wrong is said, in no case with a secret.
 func TestConfigErrors(t *testing.T) {
 	const link = "\n[[webitel]]\nwebitelConnectionString = \"ws://pbx/\"\nusers = [{login = \"1@d\", password = \"hunter2\"}]"
