@@ -239,8 +239,12 @@ func (e *Engine) do(ctx context.Context, r *Request) Outcome {
 			refusal = e.check(p.commands[i])
 		}
 	}
-	if refusal != nil && !known {
-		return outcomeOf(r, refusal) // of an account that nobody ever heard of nothing is kept
+	if !known && (refusal != nil || len(p.commands) == 0) { // of an account that nobody ever heard of nothing is kept
+		o := outcomeOf(r, refusal)
+		if refusal == nil {
+			o.Answer, o.Line, o.View = p.answer, p.line, p.view
+		}
+		return o
 	}
 	if err := e.record(ctx, r, &p, &events.CommandRequested{Request: r.ID, Method: r.Method, Args: r.args(), By: r.By}); err != nil {
 		return outcomeOf(r, err)

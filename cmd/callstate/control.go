@@ -194,6 +194,9 @@ func (e *env) control(nf *natsFlags, r engine.Request, o *controlOptions) error 
 	if err != nil {
 		return err
 	}
+	if out.Result == engine.VerdictOK && r.Method == "queryUserState" && out.Answer == "" && !o.asJSON {
+		return fmt.Errorf("no state of %s is known", r.Account)
+	}
 	if o.asJSON {
 		fmt.Fprintf(e.out, "%s\n", raw)
 	} else if out.Result == engine.VerdictOK {

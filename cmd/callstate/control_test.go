@@ -300,6 +300,20 @@ func TestHoldOfNothing(t *testing.T) {
 	}
 }
 
+// TestQueryOfNobody: asking of an account that nobody ever heard of makes no line.
+func TestQueryOfNobody(t *testing.T) {
+	d := startDaemon(t, t.TempDir())
+	const nobody = "9999@other.local"
+	var out, errw bytes.Buffer
+	if code := realMain([]string{"state", nobody, "--nats", d.server.URL()}, func(string) string { return "" }, nil, &out, &errw); code != 1 || out.Len() > 0 || !strings.Contains(errw.String(), "no state of "+nobody) {
+		t.Errorf("exit %d\n%s%s", code, &out, &errw)
+	}
+	d.desk(t, nobody).must("queryLineState", ``)
+	if _, known, err := d.engine.Line(t.Context(), nobody); known || err != nil {
+		t.Errorf("known %t, %v", known, err)
+	}
+}
+
 // TestControlVerbs types what the other tests ask for.
 func TestControlVerbs(t *testing.T) {
 	d := startDaemon(t, t.TempDir())
