@@ -48,8 +48,8 @@ on the same folder and it goes on where it was, also after kill -9.`,
   callstate demo --duration 10s --json`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.rate <= 0 || o.speed <= 0 || o.agents < 4 || o.phones < 0 || o.duration < 0 {
-				return fmt.Errorf("%w: --rate and --speed must be above 0, --agents at least 4, --phones and --duration not negative", errUsage)
+			if !(o.rate > 0) || !(o.speed > 0) || o.agents < 4 || o.agents > maxAgents || o.phones < 0 || o.phones > maxPhones || o.duration < 0 {
+				return fmt.Errorf("%w: --rate and --speed must be above 0, --agents 4 to %d, --phones 0 to %d, --duration not negative", errUsage, maxAgents, maxPhones)
 			}
 			return e.demo(cmd.Context(), o)
 		},
@@ -71,6 +71,9 @@ on the same folder and it goes on where it was, also after kill -9.`,
 const (
 	demoDomain = "demo.local"
 	demoSecret = "demo"
+
+	maxAgents = 5000 // their numbers end before 9000, the watcher's
+	maxPhones = 500  // each with media of its own
 )
 
 func (e *env) demo(ctx context.Context, o demoOptions) error {
@@ -80,7 +83,7 @@ func (e *env) demo(ctx context.Context, o demoOptions) error {
 	logger := e.logger()
 	watcher := "9000@" + demoDomain
 	pbx := webiteltest.New(webiteltest.Options{
-		Accounts: slices.Concat(webiteltest.Agents(demoDomain, 1001, o.agents, demoSecret), webiteltest.Agents(demoDomain, firstPhone, o.phones, demoSecret),
+		Accounts: slices.Concat(webiteltest.Agents(demoDomain, 1001, o.agents, demoSecret), webiteltest.Agents(demoDomain, o.firstPhone(), o.phones, demoSecret),
 			[]webiteltest.Account{{Login: watcher, Secret: demoSecret, Name: "Watcher"}}),
 		Logger: logger,
 	})

@@ -20,15 +20,16 @@ type demoPhones struct {
 	speed  float64
 }
 
-// firstPhone is the number of the first agent with a web phone.
-const firstPhone = 1101
+// firstPhone is the number of the first agent with a web phone: 1101, or behind the
+// other agents where these are more than a hundred.
+func (o *demoOptions) firstPhone() int { return 1001 + max(100, o.agents) }
 
 // startDemoPhones starts the Verto server of the demo's switch and puts its users
 // into the configuration.
 func startDemoPhones(o *demoOptions, pbx *webiteltest.Server, w *webitel.Config) (*demoPhones, error) {
 	p := &demoPhones{speed: o.speed}
 	var users []vertotest.User
-	for _, number := range webiteltest.Numbers(firstPhone, o.phones) {
+	for _, number := range webiteltest.Numbers(o.firstPhone(), o.phones) {
 		login := number + "@" + demoDomain
 		p.logins = append(p.logins, login)
 		users = append(users, vertotest.User{Login: login, Password: demoSecret})

@@ -24,6 +24,9 @@ func TestExitCodes(t *testing.T) {
 		"transfer 1@d 1007 --cancel":           2,
 		"transfer 1@d --complete --cancel":     2,
 		"hold 1@d --timeout -5s":               2,
+		"demo --rate NaN":                      2,
+		"demo --agents 100000000":              2,
+		"demo --phones 100000":                 2,
 		"nonsense":                             2,
 		"--nonsense":                           2,
 		"calls --data d --nats n":              2,
@@ -44,6 +47,16 @@ func TestExitCodes(t *testing.T) {
 		var errw bytes.Buffer
 		if code := realMain(strings.Fields(line), func(string) string { return "" }, nil, io.Discard, &errw); code != want {
 			t.Errorf("%s: exit %d, want %d\n%s", line, code, want, &errw)
+		}
+	}
+}
+
+// TestDemoNumbers: no two accounts of the demo have the same number.
+func TestDemoNumbers(t *testing.T) {
+	for _, agents := range []int{4, 30, 101, maxAgents} {
+		o := demoOptions{agents: agents}
+		if last := 1000 + agents; o.firstPhone() <= last || o.firstPhone()+maxPhones > 9000 {
+			t.Errorf("%d agents, the last %d, the first phone %d", agents, last, o.firstPhone())
 		}
 	}
 }
