@@ -104,8 +104,8 @@ func (o *replayOptions) plan(now time.Time) (r replayPlan, err error) {
 	}
 	if o.speed != "max" {
 		r.speed, err = strconv.ParseFloat(strings.TrimSuffix(o.speed, "x"), 64)
-		if err != nil || r.speed <= 0 || r.speed > 1e6 {
-			return r, fmt.Errorf("%w: --speed %q: want a number above 0, or max", errUsage, o.speed)
+		if err != nil || !(r.speed > 0 && r.speed <= 1e6) { // nor no number
+			return r, fmt.Errorf("%w: --speed %q: want a number above 0 and at most 1000000, or max", errUsage, o.speed)
 		}
 	}
 	switch {

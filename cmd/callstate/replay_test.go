@@ -164,6 +164,7 @@ func TestReplayRefuses(t *testing.T) {
 		"--data D --prefix cti":              "meets the subjects of the live one",
 		"--data D --prefix cti.v1.monday":    "meets the subjects of the live one",
 		"--data D --speed 0":                 "want a number above 0",
+		"--data D --speed NaN":               "want a number above 0",
 		"--data D --speed fast":              "want a number above 0",
 		"--data D --since x":                 "--since",
 		"--data D --from 5 --to 4":           "--from is above --to",
