@@ -58,19 +58,19 @@ func TestLoggerMasksWhateverItIsGiven(t *testing.T) {
 	}
 }
 
-// TestLogSaysWhoMayConnect: what an operator must know of the embedded server is
-// not masked.
+// TestLogSaysWhoMayConnect: what an operator must know of what listens is not
+// masked.
 func TestLogSaysWhoMayConnect(t *testing.T) {
 	lines := &logLines{}
 	e := &env{getenv: func(name string) string { return map[string]string{envPassword: demoSecret}[name] }, errw: lines, out: io.Discard}
 	root := newRoot(e)
-	root.SetArgs([]string{"run", "--data", t.TempDir(), "--listen", "127.0.0.1:-1", "--webitel", "ws://127.0.0.1:1/", "--login", watcherLogin})
+	root.SetArgs([]string{"run", "--data", t.TempDir(), "--listen", "127.0.0.1:-1", "--http", "127.0.0.1:0", "--webitel", "ws://127.0.0.1:1/", "--login", watcherLogin})
 	ctx, stop := context.WithCancel(t.Context())
 	stop() // it stops as soon as it has begun
 	if err := root.ExecuteContext(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if lines.containing("everybody on this machine may do everything") != 1 {
+	if lines.containing("everybody on this machine may do everything") != 1 || lines.containing("url=http://127.0.0.1:") != 1 {
 		t.Error(strings.Join(lines.lines, ""))
 	}
 }

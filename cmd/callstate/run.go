@@ -41,6 +41,9 @@ comes from the file, from --password-file, or from ` + envPassword + `.`,
 				}
 				logger.Info("embedded NATS server", "url", a.server.URL(), "users", len(cfg.NATSUsers), "access", access)
 			}
+			if a.health != nil {
+				logger.Info("metrics and health", "url", "http://"+a.health.listener.Addr().String())
+			}
 			logger.Info("running", "data", cfg.Data, "log_id", a.store.ID(), "prefix", cfg.Prefix)
 			err = a.run(cmd.Context())
 			logger.Info("stopped", "position", a.store.Last())
