@@ -212,7 +212,7 @@ func (b *Bus) askAgainLocked(n uint64) error {
 		if s := b.win.at(x); s.msg == nil || s.asked {
 			continue
 		}
-		b.askForEachLocked()
+		b.askForEachLocked(false)
 		if err := b.transmitLocked(x, true); err != nil {
 			return err
 		}
@@ -221,10 +221,16 @@ func (b *Bus) askAgainLocked(n uint64) error {
 }
 
 // askForEachLocked has each message confirmed by itself until the bus is ready anew.
-func (b *Bus) askForEachLocked() {
-	if !b.each {
-		b.each = true
-		b.log.Info("each message is confirmed by itself from now on: others write to the stream, or it refused one", "stream", b.o.Stream)
+// others says that there is more in the stream than was sent.
+func (b *Bus) askForEachLocked(others bool) {
+	if b.each {
+		return
+	}
+	b.each = true
+	if others {
+		b.log.Warn("somebody else writes to the stream: is another engine running with this prefix? Each needs one of its own, or its subscribers get everything twice", "stream", b.o.Stream, "prefix", b.o.Prefix)
+	} else {
+		b.log.Info("each message is confirmed by itself from now on: the stream refused one", "stream", b.o.Stream)
 	}
 }
 
@@ -298,8 +304,8 @@ func (b *Bus) onAck(m *nats.Msg) {
 	} else {
 		b.win.confirm(n)
 		b.stats.Confirmed++
-		if !a.Duplicate && b.known.seq != 0 {
-			b.askForEachLocked() // also where nothing is in doubt this time
+		if !a.Duplicate && b.known.seq != 0 { // also where nothing is in doubt this time
+			b.askForEachLocked(a.Seq > b.known.seq && a.Seq-b.known.seq > sent-b.known.sent)
 		}
 		if err := b.askAgainLocked(n); err != nil {
 			b.failLocked(err)

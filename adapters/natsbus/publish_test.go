@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -165,7 +166,8 @@ func confirmations(t *testing.T, s *Server) *nats.Subscription {
 
 func TestManyMessagesShareAConfirmation(t *testing.T) {
 	s := startServer(t, ServerOptions{})
-	b, _ := startBus(t, Options{URL: s.URL()})
+	said := &warnings{}
+	b, _ := startBus(t, Options{URL: s.URL(), Logger: slog.New(slog.NewTextHandler(said, nil))})
 	sub := confirmations(t, s)
 	rs := results(1, 2000, "1004@acme.example", "a2e6")
 	mustPublish(t, b, rs)
@@ -175,7 +177,7 @@ func TestManyMessagesShareAConfirmation(t *testing.T) {
 		t.Errorf("%d sent, %d confirmed, want %d each", st.Sent, st.Confirmed, sent)
 	}
 	if b.each {
-		t.Error("each message is confirmed by itself")
+		t.Errorf("each message is confirmed by itself: %s", said)
 	}
 	got, _, err := sub.Pending()
 	if most := 3 + int(sent)/askEvery; err != nil || got == 0 || got > most {
@@ -183,10 +185,11 @@ func TestManyMessagesShareAConfirmation(t *testing.T) {
 	}
 }
 
-// Another process writes to the stream: its sequence tells less.
+// Another process writes to the stream: its sequence tells less, and it is said.
 func TestOthersWriteToTheStream(t *testing.T) {
 	s := startServer(t, ServerOptions{})
-	b, _ := startBus(t, Options{URL: s.URL()})
+	said := &warnings{}
+	b, _ := startBus(t, Options{URL: s.URL(), Logger: slog.New(slog.NewTextHandler(said, nil))})
 	other, _ := startBus(t, Options{URL: s.URL(), LogID: "another"})
 	rs := results(1, 2000, "1004@acme.example", "a2e6")
 	theirs := make(chan struct{})
@@ -205,6 +208,12 @@ func TestOthersWriteToTheStream(t *testing.T) {
 		mustPublish(t, b, rs[i:i+100])
 	}
 	<-theirs
+	one := result(501, "1005@acme.example", "b", 1)
+	one.Messages[0].ID = "another.501.0"
+	mustPublish(t, other, []engine.Result{one}) // between two of ours in any case
+	more := results(2001, 2001, "1004@acme.example", "a2e6")
+	mustPublish(t, b, more)
+	rs = append(rs, more...)
 	var ours []string
 	for _, id := range streamIDs(t, b, cti.DefaultPrefix) {
 		if _, ok := parseID(id, testLog); ok {
@@ -213,6 +222,9 @@ func TestOthersWriteToTheStream(t *testing.T) {
 	}
 	if d := cmp.Diff(ids(rs), ours); d != "" {
 		t.Errorf("stream (-published +stream):\n%s", d)
+	}
+	if n := strings.Count(said.String(), "somebody else writes"); n != 1 {
+		t.Errorf("it is said %d times that somebody else writes", n)
 	}
 }
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 )
 
@@ -44,6 +46,8 @@ comes from the file, from --password-file, or from ` + envPassword + `.`,
 			if a.health != nil {
 				logger.Info("metrics and health", "url", "http://"+a.health.listener.Addr().String())
 			}
+			unsaid := context.AfterFunc(cmd.Context(), func() { logger.Info("stopping") })
+			defer unsaid()
 			logger.Info("running", "data", cfg.Data, "log_id", a.store.ID(), "prefix", cfg.Prefix)
 			err = a.run(cmd.Context())
 			logger.Info("stopped", "position", a.store.Last())
