@@ -25,6 +25,8 @@ type AtFilter struct {
 	// and at most Limit of them; 0 means all. They do not concern calls.
 	After string `json:"after,omitempty"`
 	Limit int    `json:"limit,omitempty"`
+	// Skip pages through calls: how many the pages before had.
+	Skip int `json:"skip,omitempty"`
 }
 
 // Moment is the PBX at one time.

@@ -127,12 +127,16 @@ func (s *Service) callsAt(ctx context.Context, in Scope, data []byte) (any, erro
 	if err != nil {
 		return nil, err
 	}
+	if f.Skip < 0 {
+		return nil, badRequest("skip below 0")
+	}
+	calls := m.Calls[min(len(m.Calls), f.Skip):]
 	return struct {
 		Time     events.Time    `json:"time"`
 		Position uint64         `json:"position"` // the last event that counts
 		Calls    []cti.CallView `json:"calls"`
-		More     bool           `json:"more"` // ask again with a higher limit or one account
-	}{f.Time, m.Position, append([]cti.CallView{}, m.Calls[:min(len(m.Calls), f.Limit)]...), len(m.Calls) > f.Limit}, nil
+		More     bool           `json:"more"` // ask again, and skip those that were told
+	}{f.Time, m.Position, append([]cti.CallView{}, calls[:min(len(calls), f.Limit)]...), len(calls) > f.Limit}, nil
 }
 
 func (s *Service) linesAt(ctx context.Context, in Scope, data []byte) (any, error) {

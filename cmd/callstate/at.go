@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -71,18 +72,21 @@ func (e *env) findMoment(ctx context.Context, src *sourceFlags, f engine.AtFilte
 	}
 	var m engine.Moment
 	f.Limit = page
-	var calls struct {
-		Position uint64         `json:"position"`
-		Calls    []cti.CallView `json:"calls"`
-		More     bool           `json:"more"`
+	for more := true; more; {
+		var calls struct {
+			Position uint64         `json:"position"`
+			Calls    []cti.CallView `json:"calls"`
+			More     bool           `json:"more"`
+		}
+		if err := src.ask(natsbus.ScopeOf(f.Account, f.Domain), "calls.at", natsbus.AtFilter(f), &calls); err != nil {
+			return m, err
+		}
+		if f.Skip > 0 && calls.Position != m.Position {
+			return m, errors.New("events of that moment came in meanwhile; ask again")
+		}
+		m.Position, m.Calls = calls.Position, append(m.Calls, calls.Calls...)
+		f.Skip, more = len(m.Calls), calls.More && len(calls.Calls) > 0
 	}
-	if err := src.ask(natsbus.ScopeOf(f.Account, f.Domain), "calls.at", natsbus.AtFilter(f), &calls); err != nil {
-		return m, err
-	}
-	if calls.More {
-		return m, fmt.Errorf("more than %d calls were live; ask for one account or domain, or read a copy of the log with --data", page)
-	}
-	m.Position, m.Calls = calls.Position, calls.Calls
 	for {
 		var lines struct {
 			Lines []cti.LineView `json:"lines"`

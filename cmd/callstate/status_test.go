@@ -16,9 +16,9 @@ import (
 	"github.com/callstate/callstate/store/memory"
 )
 
-// TestAgentsOfABigPBX: more live calls than one message of NATS holds, groups of
-// which began at one time.
-func TestAgentsOfABigPBX(t *testing.T) {
+// TestBigPBX: more live calls than one message of NATS holds, groups of which began
+// at one time.
+func TestBigPBX(t *testing.T) {
 	const n = 1100
 	log, b := memory.New(), &events.Batch{}
 	start := events.At(time.Now())
@@ -40,9 +40,13 @@ func TestAgentsOfABigPBX(t *testing.T) {
 	if err := log.Append(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
-	out, _ := runVerb(t, "agents", "--nats", engineOn(t, log))
-	if got := strings.Count(out, "+380671112233"); got != n {
-		t.Errorf("whom %d of %d agents talk with is said", got, n)
+	url := engineOn(t, log)
+	for _, verb := range []string{"agents", "at now"} {
+		args := strings.Fields(verb)
+		out, _ := runVerb(t, append([]string{args[0], "--nats", url}, args[1:]...)...)
+		if got := strings.Count(out, "+380671112233"); got != n {
+			t.Errorf("%s: %d calls of %d", verb, got, n)
+		}
 	}
 }
 
