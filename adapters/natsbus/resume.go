@@ -223,6 +223,23 @@ func (b *Bus) readBack(ctx context.Context, s jetstream.Stream) (own []storedID,
 	}
 }
 
+// LastSource is the ce-source of the last message in the stream, whoever sent it, and
+// empty where there is none.
+func (b *Bus) LastSource(ctx context.Context) (string, error) {
+	s, err := b.js.Stream(ctx, b.o.Stream)
+	if err != nil {
+		return "", fmt.Errorf("stream %s: %w", b.o.Stream, err)
+	}
+	m, err := s.GetLastMsgForSubject(ctx, b.o.Prefix+".>")
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("last message of stream %s: %w", b.o.Stream, err)
+	}
+	return m.Header.Get(HeaderSource), nil
+}
+
 // readIDs returns the ids of our log between two sequences of the stream.
 func (b *Bus) readIDs(ctx context.Context, s jetstream.Stream, from, end uint64) ([]storedID, error) {
 	t, err := newTape(ctx, s, jetstream.OrderedConsumerConfig{

@@ -158,6 +158,9 @@ func (r *replayer) narrow(ev *events.Event, res *engine.Result) bool {
 	return own || len(res.Messages) > 0
 }
 
+// replaySource is the ce-source of what is played again.
+const replaySource = "callstate/replay"
+
 // replayer publishes a part of a log.
 type replayer struct {
 	replayPlan
@@ -194,7 +197,7 @@ func (e *env) replay(ctx context.Context, o *replayOptions, plan replayPlan) err
 		return err
 	}
 	r.bus, err = natsbus.New(natsbus.Options{
-		URL: o.src.nats.url, Access: access, Prefix: o.prefix, LogID: r.id, Source: "callstate/replay", Name: "callstate replay", Logger: slog.New(slog.DiscardHandler),
+		URL: o.src.nats.url, Access: access, Prefix: o.prefix, LogID: r.id, Source: replaySource, Name: "callstate replay", Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
@@ -221,6 +224,13 @@ func (r *replayer) run(ctx context.Context, url string, p *progress) error {
 	defer cancel()
 	if err := r.bus.Ready(short); err != nil {
 		return fmt.Errorf("no JetStream at %s: %w", url, r.bus.Err())
+	}
+	source, err := r.bus.LastSource(short)
+	if err == nil && source != "" && source != replaySource {
+		err = fmt.Errorf("%s publishes under this --prefix: its subscribers would take the past for the present", source)
+	}
+	if err != nil {
+		return err
 	}
 	for {
 		from, err := r.bus.Resume(ctx, r.bus.Confirmed())

@@ -115,6 +115,16 @@ func TestReplayIsThePastUnderAnotherPrefix(t *testing.T) {
 			t.Errorf("after replay %d the stream holds\n%s\nwant\n%s", n+1, got, want)
 		}
 	}
+	// Somebody else's prefix is not replayed to.
+	m := nats.NewMsg("again.site.1001.call.c.hold")
+	m.Header.Set(natsbus.HeaderSource, "callstate")
+	if _, err := nc.RequestMsg(m, 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	var errw bytes.Buffer
+	if code := realMain([]string{"replay", "--nats", url, "--prefix", "again", "--data", data}, func(string) string { return "" }, nil, io.Discard, &errw); code != 1 || !strings.Contains(errw.String(), "callstate publishes under this --prefix") {
+		t.Errorf("exit %d, %s", code, &errw)
+	}
 	// The live names were never touched.
 	js, err := jetstream.New(nc)
 	if err != nil {
