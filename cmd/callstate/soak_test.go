@@ -184,19 +184,32 @@ func (s *soaking) check(t *testing.T, perSecond float64) {
 		}
 		return m
 	}
+	// While a snapshot is made the heap is larger for a moment.
+	middle := func(of func(*soakSample) int64, in []soakSample) int64 {
+		if len(in) == 0 {
+			return 0
+		}
+		all := make([]int64, len(in))
+		for i := range in {
+			all[i] = of(&in[i])
+		}
+		slices.Sort(all)
+		return all[len(all)/2]
+	}
 	for _, c := range []struct {
 		what  string
 		of    func(*soakSample) int64
+		in    func(of func(*soakSample) int64, in []soakSample) int64
 		slack int64
 	}{
-		{"heap", func(x *soakSample) int64 { return int64(x.Heap) }, heap},
-		{"goroutines", func(x *soakSample) int64 { return int64(x.Goroutines) }, 8},
-		{"descriptors beside those of the log", func(x *soakSample) int64 { return int64(x.Files - x.logFiles) }, 4},
-		{"files beside those of the log", func(x *soakSample) int64 { return int64(x.otherNo) }, 2},
+		{"heap", func(x *soakSample) int64 { return int64(x.Heap) }, middle, heap},
+		{"goroutines", func(x *soakSample) int64 { return int64(x.Goroutines) }, most, 8},
+		{"descriptors beside those of the log", func(x *soakSample) int64 { return int64(x.Files - x.logFiles) }, most, 4},
+		{"files beside those of the log", func(x *soakSample) int64 { return int64(x.otherNo) }, most, 2},
 	} {
-		first, second := most(c.of, s.samples[:half]), most(c.of, s.samples[half:])
+		first, second := c.in(c.of, s.samples[:half]), c.in(c.of, s.samples[half:])
 		if second > first+first/10+c.slack {
-			t.Errorf("%s: %d at most in the first half, %d in the second", c.what, first, second)
+			t.Errorf("%s: %d in the first half, %d in the second", c.what, first, second)
 		}
 	}
 }
