@@ -68,7 +68,7 @@ func At(ctx context.Context, log Reader, f AtFilter) (Moment, error) {
 		p.Apply(ev)
 		return nil
 	})
-	if err != nil && !errors.Is(err, errEnough) {
+	if err != nil {
 		return m, err
 	}
 	p.position = m.Position

@@ -3,7 +3,6 @@ package engine
 import (
 	"cmp"
 	"context"
-	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -235,11 +234,12 @@ func (f *CallFilter) before(log Reader) (*State, error) {
 		if err != nil || position == 0 {
 			break
 		}
-		h, err := headerOf(b)
-		if err == nil && h.fold == foldVersion && h.started < f.Since {
-			return lastState(l, position, slog.New(slog.DiscardHandler))
+		if h, err := headerOf(b); err == nil && h.fold == foldVersion && h.started < f.Since {
+			if st, err := LoadState(log.ID(), b); err == nil && st.Position() == position {
+				return st, nil
+			}
 		}
-		most = position - min(position, 1+last-position)
+		most = earlier(position, last)
 	}
 	return openState(log)
 }

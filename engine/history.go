@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -164,9 +163,6 @@ func histories(
 		out = append(out, h)
 		return nil
 	})
-	if errors.Is(err, errEnough) {
-		err = nil
-	}
 	return out, err
 }
 
@@ -283,9 +279,6 @@ func Explain(ctx context.Context, log Reader, key events.CallKey) ([]Evidence, e
 		}
 		return nil
 	})
-	if errors.Is(err, errEnough) {
-		err = nil
-	}
 	out := make([]Evidence, 0, len(fields))
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		out = append(out, *fields[name])

@@ -63,6 +63,12 @@ func lastState(log stated, most uint64, logger *slog.Logger) (*State, error) {
 	return openState(log)
 }
 
+// earlier is the position up to which to look for a snapshot next, where the one at
+// position is too late: as much before it as the log has after it.
+func earlier(position, last uint64) uint64 {
+	return position - min(position, 1+last-position)
+}
+
 // openProjection returns the fold that begins at the log's first event, and the
 // position of that.
 func openProjection(log Reader) (*Projection, uint64, error) {

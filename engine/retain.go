@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -14,16 +15,21 @@ var ErrDropped = events.ErrLogDropped
 
 // readOn reads a log from a position on, as the fold does that has come so far. A
 // log begins where retention has left it: what was dropped since the fold began
-// must not be passed over, since all that follows would be wrong.
+// must not be passed over, since all that follows would be wrong. It ends without an
+// error where fn returns errEnough.
 func readOn(ctx context.Context, log Reader, from uint64, fn func(*events.Event) error) error {
 	next := from
-	return log.Read(ctx, from, func(ev *events.Event) error {
+	err := log.Read(ctx, from, func(ev *events.Event) error {
 		if ev.Position != next {
 			return fmt.Errorf("events %d to %d: %w while the log was read", next, ev.Position-1, ErrDropped)
 		}
 		next++
 		return fn(ev)
 	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
 }
 
 // LiveError is why a stretch of the log cannot be dropped: calls that began in

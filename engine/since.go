@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 
 	"github.com/callstate/callstate/events"
@@ -69,9 +68,6 @@ func Since(ctx context.Context, log Log, f SinceFilter) (Missed, error) {
 		}
 		return nil
 	})
-	if errors.Is(err, errEnough) {
-		err = nil
-	}
 	return m, err
 }
 
@@ -92,7 +88,7 @@ func (s *State) lateFor(ctx context.Context, log Log, f *SinceFilter, m *Missed)
 		if none, err := f.untouched(ctx, log, m.Position, late.Position()); none || err != nil {
 			return late, err
 		}
-		most = late.Position() - min(late.Position(), 1+last-late.Position())
+		most = earlier(late.Position(), last)
 	}
 	return s, nil
 }
@@ -120,9 +116,6 @@ func (f *SinceFilter) untouched(ctx context.Context, log Reader, position, throu
 		}
 		return nil
 	})
-	if errors.Is(err, errEnough) {
-		err = nil
-	}
 	return untouched, err
 }
 

@@ -282,10 +282,7 @@ func (s *State) advance(ctx context.Context, log Reader, to uint64) error {
 		}
 		return nil
 	})
-	switch {
-	case errors.Is(err, errEnough):
-		return nil
-	case err == nil && s.Position() < to:
+	if err == nil && s.Position() < to {
 		return fmt.Errorf("event %d: %w", to, ErrDropped)
 	}
 	return err

@@ -200,25 +200,33 @@ func TestServiceAnswers(t *testing.T) {
 	}
 }
 
-// The service is found as any NATS micro service is.
-// TestSinceIsCutToWhatNATSCarries: an answer that is too large ends with whole positions.
-func TestSinceIsCutToWhatNATSCarries(t *testing.T) {
+// sinceAnswered is an answer of events.since as a subscriber reads it.
+type sinceAnswered struct {
+	Events []cti.Event `json:"events"`
+	More   bool        `json:"more"`
+	Last   uint64      `json:"last"`
+}
+
+// sinceOf asks a service over q.
+func sinceOf(t *testing.T, q Queries, request string) (a sinceAnswered) {
+	t.Helper()
 	s := startServer(t, ServerOptions{})
 	b, _ := startBus(t, Options{URL: s.URL()})
-	svc, err := StartService(b.Conn(), &fakeQueries{many: 200}, ServiceOptions{}) // 1.6 MiB in two positions
+	svc, err := StartService(b.Conn(), q, ServiceOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer svc.Close()
-	body, code := ask(t, b.Conn(), "events.since", `{"position":1}`)
-	var a struct {
-		Events []cti.Event `json:"events"`
-		More   bool        `json:"more"`
-		Last   uint64      `json:"last"`
-	}
+	body, code := ask(t, b.Conn(), "events.since", request)
 	if err := json.Unmarshal([]byte(body), &a); err != nil || code != "" {
 		t.Fatalf("code %q, %v", code, err)
 	}
+	return a
+}
+
+// TestSinceIsCutToWhatNATSCarries: an answer that is too large ends with whole positions.
+func TestSinceIsCutToWhatNATSCarries(t *testing.T) {
+	a := sinceOf(t, &fakeQueries{many: 200}, `{"position":1}`) // 1.6 MiB in two positions
 	if len(a.Events) != 202 || !a.More || a.Last != 8 {
 		t.Errorf("%d events, more %v, last %d; want the 202 of position 8", len(a.Events), a.More, a.Last)
 	}
@@ -242,27 +250,13 @@ func (*huge) Since(_ context.Context, f SinceFilter) (engine.Missed, error) {
 // TestSinceLeavesOutWhatNATSDoesNotCarry: an event that is too large for the stream
 // is so for the answer, and must not take those after it along.
 func TestSinceLeavesOutWhatNATSDoesNotCarry(t *testing.T) {
-	s := startServer(t, ServerOptions{})
-	b, _ := startBus(t, Options{URL: s.URL()})
-	svc, err := StartService(b.Conn(), &huge{}, ServiceOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer svc.Close()
-	body, code := ask(t, b.Conn(), "events.since", `{"position":6}`)
-	var a struct {
-		Events []cti.Event `json:"events"`
-		More   bool        `json:"more"`
-		Last   uint64      `json:"last"`
-	}
-	if err := json.Unmarshal([]byte(body), &a); err != nil || code != "" {
-		t.Fatalf("code %q, %v", code, err)
-	}
+	a := sinceOf(t, &huge{}, `{"position":6}`)
 	if len(a.Events) != 2 || a.Events[0].Position != 8 || a.More || a.Last != 9 {
 		t.Errorf("%d events, more %v, last %d; want those of positions 8 and 9", len(a.Events), a.More, a.Last)
 	}
 }
 
+// The service is found as any NATS micro service is.
 func TestServiceIsDiscoverable(t *testing.T) {
 	s := startServer(t, ServerOptions{})
 	b, _ := startBus(t, Options{URL: s.URL()})

@@ -213,12 +213,12 @@ func (s *wreckage) identify() error {
 	if err != nil {
 		return err
 	}
-	for i, name := range append(snapshots, filepath.Join(s.dir, BaseName)) {
-		magic := snapshotMagic
-		if i == len(snapshots) {
-			magic = baseMagic
-		}
-		if id := stateFileID(name, magic); id != "" {
+	states := []string{stateFileID(filepath.Join(s.dir, BaseName), baseMagic)}
+	for _, name := range snapshots {
+		states = append(states, stateFileID(name, snapshotMagic))
+	}
+	for _, id := range states {
+		if id != "" {
 			votes[id] += 4
 		}
 	}

@@ -81,7 +81,9 @@ func (s *Store) Drop(through uint64, base []byte) error {
 		return fmt.Errorf("drop: %w", err)
 	}
 	s.base.Store(through)
-	return errors.Join(s.dropFiles(through), s.removeSnapshots(func(f snapshotFile) bool { return f.named && f.position < through }))
+	err := s.dropFiles(through)
+	_, serr := s.removeSnapshots(func(f snapshotFile) bool { return f.named && f.position < through })
+	return errors.Join(err, serr)
 }
 
 // dropFiles removes the sealed files whose events are all through a position.

@@ -93,7 +93,8 @@ func (s *Store) ForgetSnapshots() error {
 	if s.readOnly {
 		return store.ErrReadOnly
 	}
-	return s.removeSnapshots(func(snapshotFile) bool { return true })
+	_, err := s.removeSnapshots(func(snapshotFile) bool { return true })
+	return err
 }
 
 // snapshotFile is what the beginning of a file says.
@@ -152,10 +153,7 @@ func headOfSnapshot(path string, id uuid.UUID) (snapshotFile, error) {
 // thinSnapshots removes what is more than there is room for, and what is no snapshot
 // of this log.
 func (s *Store) thinSnapshots() error {
-	if err := s.removeSnapshots(func(f snapshotFile) bool { return !f.named }); err != nil {
-		return err
-	}
-	files, err := s.snapshots()
+	files, err := s.removeSnapshots(func(f snapshotFile) bool { return !f.named })
 	if err != nil {
 		return err
 	}
@@ -183,32 +181,33 @@ func (s *Store) thinSnapshots() error {
 	return nil
 }
 
-// removeSnapshots removes those of which no is true.
-func (s *Store) removeSnapshots(no func(snapshotFile) bool) error {
+// removeSnapshots removes those of which no is true, and returns the others.
+func (s *Store) removeSnapshots(no func(snapshotFile) bool) (left []snapshotFile, err error) {
 	files, err := s.snapshots()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, f := range files {
-		if no(f) {
-			if err := removeIfThere(s.disk, f.path); err != nil {
-				return err
-			}
+		if !no(f) {
+			left = append(left, f)
+		} else if err := removeIfThere(s.disk, f.path); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return left, nil
 }
 
 // settleSnapshots removes those that are ahead of the log, as where the log was put
 // back from a copy: it will go on from there in another way.
 func (s *Store) settleSnapshots() error {
-	return s.removeSnapshots(func(f snapshotFile) bool {
+	_, err := s.removeSnapshots(func(f snapshotFile) bool {
 		ahead := f.named && f.position > s.Last()
 		if ahead {
 			s.log.Warn("snapshot is removed, it is ahead of the log", "file", filepath.Base(f.path), "position", f.position, "last", s.Last())
 		}
 		return ahead
 	})
+	return err
 }
 
 // A state file is magic with version, the log's id, the position, the state, and
